@@ -1,0 +1,165 @@
+package bridge
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"github.com/google/uuid"
+
+	"tebraproxy/pkg/stream"
+	"tebraproxy/pkg/tebra"
+)
+
+// reasonTrimmed marks the dead letter of an entry that others trimmed away
+// before it was served: nobody can be answered.
+const reasonTrimmed tebra.ErrorCode = "trimmed"
+
+// batch is what was taken from Redis at once.
+type batch struct {
+	ids     []string // of all entries, for acknowledging and for [hand]
+	items   []item
+	rejects []reject
+	settled []string // nothing to do but acknowledge
+	taken   time.Time
+}
+
+// item is a well-formed request on its way.
+type item struct {
+	request  tebra.Request
+	envelope tebra.Envelope
+	arrival  time.Time
+	write    bool
+	known    bool // pending was written before, or something later
+	seated   bool // has room in its lane
+}
+
+func (it *item) entryID() string { return it.envelope.EntryID }
+
+// message returns the item as Pub/Sub carries it.
+func (it *item) message() *pubsubpb.PubsubMessage {
+	return &pubsubpb.PubsubMessage{
+		Data:       it.request.AppendJSON(make([]byte, 0, 256+len(it.request.Params)+len(it.request.Metadata))),
+		Attributes: it.envelope.Attributes(),
+	}
+}
+
+// reject is an entry that is no request: what is wrong with it, and the dead
+// letter that says so.
+type reject struct {
+	entryID string
+	err     *tebra.DecodeError
+	letter  *pubsubpb.PubsubMessage
+	answer  *tebra.Response // nil when nobody can be told
+	lane    string          // where it is open, or ""
+}
+
+// newBatch decodes entries and notes them as held; the caller releases.
+func (b *Bridge) newBatch(entries []stream.Entry) *batch {
+	now := b.clock.now()
+	bt := &batch{ids: make([]string, 0, len(entries)), items: make([]item, 0, len(entries)), taken: time.Now()}
+	for _, e := range entries {
+		bt.ids = append(bt.ids, e.ID)
+		if e.Fields == nil {
+			bt.rejects = append(bt.rejects, trimmed(e.ID))
+			continue
+		}
+		req, err := tebra.DecodeEntry(e.Fields, b.cfg.MaxRequestBytes)
+		if err != nil {
+			bt.rejects = append(bt.rejects, b.newReject(e, req, err, now))
+			continue
+		}
+		bt.items = append(bt.items, b.newItem(e.ID, req, now))
+	}
+	b.hand.hold(bt)
+	return bt
+}
+
+// gone adds entries that are no longer in the stream.
+func (bt *batch) gone(ids []string) {
+	for _, id := range ids {
+		bt.rejects = append(bt.rejects, trimmed(id))
+	}
+}
+
+func (b *Bridge) newItem(entryID string, req tebra.Request, now time.Time) item {
+	req.Identify(func() string { return b.deriveID(entryID) })
+	id, _ := tebra.ParseEntryID(entryID) // Redis gave it
+	return item{
+		request: req,
+		envelope: tebra.Envelope{
+			RequestID: req.ID, CorrelationID: req.CorrelationID, Action: req.Action, UserID: req.UserID,
+			EntryID: entryID, Lane: b.deps.Policy.LaneOf(req.Action), Ledger: tebra.LedgerHash(req.UserID, req.ID),
+			AdmittedAt: now, Traceparent: req.Traceparent,
+		},
+		arrival: id.Arrival(now),
+		write:   b.deps.Policy.IsWrite(req.Action),
+	}
+}
+
+// deriveID names a request that its client did not name: the same entry always
+// gets the same ID.
+func (b *Bridge) deriveID(entryID string) string {
+	return uuid.NewSHA1(uuid.NameSpaceURL, []byte("redis-stream:"+b.deps.Keys.Requests()+"/"+entryID)).String()
+}
+
+// newReject makes the dead letter and the answer of an entry that is no request.
+// A letter about size carries no contents (DESIGN section 4).
+func (b *Bridge) newReject(e stream.Entry, req tebra.Request, err error, now time.Time) reject {
+	bad, ok := tebra.IsDecodeError(err)
+	if !ok {
+		bad = &tebra.DecodeError{Code: tebra.Malformed, Reason: err.Error()}
+	}
+	answerable := req.ID != "" || req.CorrelationID != ""
+	req.Identify(func() string { return b.deriveID(e.ID) })
+	envelope := tebra.Envelope{
+		RequestID: req.ID, CorrelationID: req.CorrelationID, Action: req.Action, UserID: req.UserID,
+		EntryID: e.ID, AdmittedAt: now, Reason: bad.Code,
+	}
+	r := reject{entryID: e.ID, err: bad, letter: &pubsubpb.PubsubMessage{
+		Data: letterData(e, bad), Attributes: envelope.Attributes(),
+	}}
+	if answerable {
+		id, _ := tebra.ParseEntryID(e.ID)
+		r.answer = &tebra.Response{
+			ID: b.deps.NewID(), RequestID: req.ID, CorrelationID: req.CorrelationID,
+			Error: bad.Error(), ErrorCode: bad.Code, Timestamp: now, Duration: now.Sub(id.Arrival(now)),
+			UserID: req.UserID, Action: req.Action,
+		}
+	}
+	return r
+}
+
+// letterData is the body of the dead letter of a rejected entry: what is wrong
+// with it, and except for size its fields as they came, duplicates included.
+func letterData(e stream.Entry, bad *tebra.DecodeError) []byte {
+	letter := struct {
+		Entry  string      `json:"entry"`
+		Reason string      `json:"reason"`
+		Bytes  int         `json:"bytes"`
+		Fields [][2]string `json:"fields,omitempty"`
+	}{Entry: e.ID, Reason: bad.Error(), Bytes: entryBytes(e) - len(e.ID)}
+	if bad.Code != tebra.TooLarge {
+		for i := 0; i+1 < len(e.Fields); i += 2 {
+			letter.Fields = append(letter.Fields, [2]string{
+				strings.ToValidUTF8(e.Fields[i], "\uFFFD"), strings.ToValidUTF8(e.Fields[i+1], "\uFFFD"),
+			})
+		}
+	}
+	data, err := json.Marshal(letter)
+	if err != nil { // strings and numbers always marshal
+		return []byte(fmt.Sprintf("{%q:%q}", "entry", e.ID))
+	}
+	return data
+}
+
+// trimmed is the reject of an entry whose contents are gone.
+func trimmed(entryID string) reject {
+	bad := &tebra.DecodeError{Code: reasonTrimmed, Reason: "the entry was removed from the stream by somebody else before it was served"}
+	return reject{entryID: entryID, err: bad, letter: &pubsubpb.PubsubMessage{
+		Data:       letterData(stream.Entry{ID: entryID}, bad),
+		Attributes: tebra.Envelope{EntryID: entryID, Reason: reasonTrimmed}.Attributes(),
+	}}
+}

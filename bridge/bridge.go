@@ -1,0 +1,270 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
+
+	"tebraproxy/pkg/breaker"
+	"tebraproxy/pkg/ledger"
+	"tebraproxy/pkg/policy"
+	"tebraproxy/pkg/publish"
+	"tebraproxy/pkg/stream"
+	"tebraproxy/pkg/tebra"
+)
+
+// Deps is what a bridge works with. It closes none of it.
+type Deps struct {
+	Redis       stream.Client
+	Keys        tebra.Keys
+	Ledger      *ledger.Ledger
+	Breaker     *breaker.Breaker
+	Policy      *policy.Policy
+	Requests    *publish.Publisher
+	DeadLetters *publish.Publisher
+	Log         *slog.Logger
+	Version     string
+	NewID       func() string // unique names and IDs; uuid.NewString if nil
+}
+
+// Bounds on what a bridge holds and how long it waits.
+const (
+	workers      = 4
+	batchBytes   = 4 << 20 // aimed at, from the sizes seen
+	readBlock    = time.Second
+	stopGrace    = 5 * time.Second // for publishing what was admitted, within Cloud Run's 10 s
+	leaveGrace   = 2 * time.Second
+	redisTimeout = 10 * time.Second // for a few commands or a script
+)
+
+// Bridge drains one requests stream. Make one with [New] and call
+// [Bridge.Run] or [Bridge.Drain] once.
+type Bridge struct {
+	cfg      Config
+	deps     Deps
+	stream   *stream.Stream
+	consumer string
+	log      *slog.Logger
+	started  time.Time
+
+	gate   gate
+	hand   hand
+	clock  clock
+	epoch  epochCache
+	lanes  laneBook
+	notes  episodes
+	counts counters
+
+	readMu  sync.Mutex // held while reading; workers read in turn
+	admitMu sync.Mutex // taken before readMu is let go, so that admission keeps the order
+
+	// carefulUntil: entries up to this ID may have been here before although
+	// Redis gives them as new.
+	carefulUntil tebra.EntryID // guarded by readMu
+	size         sizes         // guarded by readMu
+
+	unclear atomic.Bool // something may be pending for us that we don't hold
+}
+
+// New returns a bridge under a consumer name of its own. It does not talk to
+// Redis or Pub/Sub.
+func New(cfg Config, deps Deps) *Bridge {
+	if deps.NewID == nil {
+		deps.NewID = uuid.NewString
+	}
+	b := &Bridge{
+		cfg: cfg, deps: deps,
+		stream:   stream.New(deps.Redis, deps.Keys),
+		consumer: "bridge-" + deps.NewID(),
+		started:  time.Now(),
+	}
+	b.log = deps.Log.With("consumer", b.consumer)
+	b.notes.log = b.log
+	b.lanes.init(deps.Policy, cfg.MaxInFlight)
+	b.hand.init()
+	return b
+}
+
+// Consumer returns the name under which this bridge is a member of the group.
+func (b *Bridge) Consumer() string { return b.consumer }
+
+// Run drains until ctx ends, then finishes what it admitted, gives back what it
+// did not, and leaves the group, all within 10 s (DESIGN section 5.10). Trouble
+// with Redis or Pub/Sub is waited out, not returned.
+func (b *Bridge) Run(ctx context.Context) error {
+	hard, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(stopGrace, cancel) })()
+
+	if err := b.enter(ctx); err != nil {
+		return b.leave(ctx)
+	}
+	var g errgroup.Group
+	for range workers {
+		g.Go(func() error { b.work(ctx, hard); return nil })
+	}
+	g.Go(func() error { b.fillLanes(ctx, hard); return nil })
+	g.Go(func() error { b.reclaim(ctx, hard); return nil })
+	g.Go(func() error { b.watchBreaker(ctx); return nil })
+	g.Go(func() error { b.keep(ctx); return nil })
+	_ = g.Wait() // none of them returns an error: they wait trouble out
+	return b.leave(ctx)
+}
+
+// LeftError says what a drain did not get done.
+type LeftError struct{ Waiting stream.Waiting }
+
+func (e *LeftError) Error() string {
+	unread := "nothing is unread"
+	if e.Waiting.Unread {
+		unread = "some are unread"
+		if e.Waiting.Lag > 0 {
+			unread = fmt.Sprintf("%d are unread", e.Waiting.Lag)
+		}
+	}
+	return fmt.Sprintf("not everything could be published in time: %s, %d are in a bridge's hand, %d are parked for their lane; they stay in Redis for the next run",
+		unread, e.Waiting.InHand, e.Waiting.Parked)
+}
+
+// Drain runs until nothing is unread, in hand or parked, and returns nil; or
+// until timeout has passed, and returns a [*LeftError].
+func (b *Bridge) Drain(ctx context.Context, timeout time.Duration) error {
+	ctx, stop := context.WithTimeout(ctx, timeout)
+	defer stop()
+	var left stream.Waiting
+	var drained atomic.Bool
+	var g errgroup.Group
+	g.Go(func() error { return b.Run(ctx) })
+	g.Go(func() error {
+		defer stop()
+		for sleep(ctx, 100*time.Millisecond) {
+			w, err := b.stream.Waiting(ctx)
+			if err != nil {
+				continue
+			}
+			left = w
+			if w.Idle() && b.hand.empty() {
+				drained.Store(true)
+				return nil
+			}
+		}
+		return nil
+	})
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	if !drained.Load() {
+		return &LeftError{Waiting: left}
+	}
+	return nil
+}
+
+// enter waits for Redis and joins the group. It fails only when ctx ends.
+func (b *Bridge) enter(ctx context.Context) error {
+	wait := newBackoff()
+	for ctx.Err() == nil {
+		err := b.join(ctx)
+		if err == nil {
+			b.notes.over("redis")
+			b.log.Info("bridge is draining", "stream", b.deps.Keys.Requests())
+			return nil
+		}
+		b.notes.trouble("redis", "Redis can't be used; trying again", err)
+		wait.sleep(ctx)
+	}
+	return ctx.Err()
+}
+
+// join makes sure of the groups, and finds out which entries may have been here
+// before: all that are there when a group had to be made again.
+func (b *Bridge) join(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, redisTimeout)
+	defer cancel()
+	known, err := b.deps.Redis.Exists(ctx, b.deps.Keys.Epoch()).Result()
+	if err != nil {
+		return err
+	}
+	made, err := b.stream.EnsureGroups(ctx)
+	if err != nil {
+		return err
+	}
+	if err := b.clock.set(ctx, b.stream); err != nil {
+		return err
+	}
+	if _, err := b.epoch.get(ctx, b.deps.Ledger); err != nil {
+		return err
+	}
+	if err := b.lanes.announce(ctx, b.deps.Redis, b.deps.Keys); err != nil {
+		return err
+	}
+	if made && known == 1 {
+		return b.suspect(ctx)
+	}
+	return nil
+}
+
+// suspect sends every entry that is in the stream now through the careful path.
+// The caller holds readMu, or nobody reads yet.
+func (b *Bridge) suspect(ctx context.Context) error {
+	last, err := b.stream.LastID(ctx)
+	if err != nil {
+		return err
+	}
+	if last.Compare(b.carefulUntil) > 0 {
+		b.carefulUntil = last
+	}
+	return nil
+}
+
+// leave gives back what is still pending for this consumer, so that others claim
+// it at once, and removes its name if nothing was.
+func (b *Bridge) leave(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveGrace)
+	defer cancel()
+	err := b.giveBackAll(ctx)
+	if err == nil {
+		_, err = b.stream.Leave(ctx, b.consumer)
+	}
+	if err == nil {
+		err = b.deps.Redis.Del(ctx, b.deps.Keys.Heartbeat(b.consumer)).Err()
+	}
+	if err != nil {
+		b.log.Warn("left without tidying up; another bridge will", "error", err)
+	}
+	b.log.Info("bridge has stopped", "published", b.counts.published.Load(), "rejected", b.counts.rejected.Load())
+	return nil
+}
+
+func (b *Bridge) giveBackAll(ctx context.Context) error {
+	after := "0-0"
+	for {
+		entries, err := b.stream.Own(ctx, b.consumer, after, maxBatch)
+		if err != nil {
+			if stream.NoGroup(err) {
+				return nil
+			}
+			return err
+		}
+		if len(entries) == 0 {
+			return nil
+		}
+		ids := make([]string, len(entries))
+		for i, e := range entries {
+			ids[i] = e.ID
+		}
+		if err := b.stream.GiveBack(ctx, b.consumer, ids); err != nil {
+			return err
+		}
+		after = ids[len(ids)-1]
+	}
+}
+
+// errStopped is returned where work ended because the bridge is stopping.
+var errStopped = errors.New("the bridge is stopping")

@@ -1,0 +1,20 @@
+// Command tebra is the command line of the bridge's operators and developers.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/redis/go-redis/v9/logging"
+
+	"tebraproxy/bridge/internal/cli"
+)
+
+func main() {
+	logging.Disable() // what the client would print is in the errors that it returns
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // from then on, a second signal ends the process at once
+	os.Exit(cli.Run(ctx, os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr))
+}

@@ -1,0 +1,24 @@
+// Package bridge drains the requests stream into Pub/Sub (DESIGN section 5).
+//
+// A bridge is a handful of goroutines around one idea: whatever waits, waits in
+// Redis, so that any bridge can be killed at any moment and another goes on.
+//
+//	workers (several)      take, in order:                     at the same time as others:
+//	                       gate ─▶ read ─▶ decode ─▶ admit ──▶ publish ─▶ confirm ─▶ acknowledge
+//	                                          │        │ no room
+//	                                          │        ▼
+//	                                          │      parked ◀── functions, while the API is down
+//	filler     as room comes free:            │        │
+//	           Fill ─▶ publish ─▶ acknowledge ◀────────┘
+//	reclaimer  idle entries of others: careful admission ─▶ publish ─▶ acknowledge
+//	watcher    reads the breaker, shuts the gate, sends one probe an interval
+//	keeper     heartbeat, trimming, names of the dead, sweep
+//
+// Two ways lead through admission. The fast one is for entries that nobody has
+// seen. The careful one is for whatever may have been here before (claimed, read
+// again after a lost reply, or delivered again because Redis lost what it had
+// acknowledged): it asks the ledger and the open sets first.
+//
+// A batch that could not be published, or whose fate is unclear, is simply let
+// go of: it is still pending for this consumer, and is read again, carefully.
+package bridge

@@ -1,0 +1,10 @@
+// Package local runs the whole pipeline in one process (DESIGN section 11): the
+// same bridge and the same functions as in production, and for what stands around
+// them either a stand-in that needs nothing but Go, or the real part that an
+// option names.
+//
+//	            stand-in                              option for the real part
+//	Redis       miniredis                             Redis
+//	Pub/Sub     pstest with a pump that pushes        PubSubEmulator
+//	PHP API     phptest                               PHPAPI
+package local

@@ -1,0 +1,277 @@
+package local
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	pubsub "cloud.google.com/go/pubsub/v2/apiv1"
+	"github.com/redis/go-redis/v9"
+
+	"tebraproxy/bridge"
+	"tebraproxy/bridge/internal/pump"
+	"tebraproxy/bridge/internal/topology"
+	"tebraproxy/functions"
+	"tebraproxy/pkg/breaker"
+	"tebraproxy/pkg/config"
+	"tebraproxy/pkg/ledger"
+	"tebraproxy/pkg/php/phptest"
+	"tebraproxy/pkg/policy"
+	"tebraproxy/pkg/publish"
+	"tebraproxy/pkg/stream"
+	"tebraproxy/pkg/tebra"
+)
+
+//go:embed policy.yaml
+var localPolicy []byte
+
+// Pipeline is a running pipeline. Close ends it.
+type Pipeline struct {
+	Info   Info // how to reach it
+	Keys   tebra.Keys
+	Redis  *redis.Client
+	API    *phptest.Server // nil when a real API answers
+	Health string          // URL of the bridge's health
+
+	closers []func()
+}
+
+// Close ends everything that Start began, in the reverse order, and waits for it.
+func (p *Pipeline) Close() {
+	for i := len(p.closers) - 1; i >= 0; i-- {
+		p.closers[i]()
+	}
+	p.closers = nil
+}
+
+func (p *Pipeline) onClose(f func()) { p.closers = append(p.closers, f) }
+
+// Start starts a pipeline and returns once it takes requests. ctx bounds the
+// start only.
+func Start(ctx context.Context, opts Options, log *slog.Logger) (*Pipeline, error) {
+	p := &Pipeline{}
+	if err := p.start(ctx, opts, log); err != nil {
+		p.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *Pipeline) start(ctx context.Context, opts Options, log *slog.Logger) error {
+	rules, err := opts.policy()
+	if err != nil {
+		return err
+	}
+	if p.Keys, err = tebra.NewKeys(opts.Prefix); err != nil {
+		return err
+	}
+	p.Info = Info{
+		Prefix: opts.Prefix, Project: opts.Project,
+		RequestsTopic: "tebra-requests", DeadLettersTopic: "tebra-dead-letters", InspectSubscription: "tebra-dead-letters-inspect",
+	}
+	for _, step := range []func() error{
+		func() error { return p.startRedis(ctx, opts) },
+		func() error { return p.startPubSub(opts, log) },
+		func() error { return p.startAPI(opts) },
+		func() error { return p.startFunctions(ctx, opts, rules, log) },
+		func() error { return p.createTopology(ctx, opts) },
+		func() error { return p.startBridge(ctx, opts, rules, log) },
+	} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (o Options) policy() (*policy.Policy, error) {
+	if o.PolicyFile != "" {
+		return policy.Load(o.PolicyFile)
+	}
+	return policy.Parse(localPolicy)
+}
+
+func (p *Pipeline) startRedis(ctx context.Context, opts Options) error {
+	p.Info.RedisURL = opts.Redis
+	if opts.Redis == "" {
+		url, stop, err := startRedis()
+		if err != nil {
+			return fmt.Errorf("starting the embedded Redis: %w", err)
+		}
+		p.onClose(stop)
+		p.Info.RedisURL = url
+	}
+	options, err := stream.Options(p.Info.RedisURL, opts.RedisCACert)
+	if err != nil {
+		return err
+	}
+	p.Redis = redis.NewClient(options)
+	p.onClose(func() { p.Redis.Close() })
+	if err := p.Redis.Ping(ctx).Err(); err != nil {
+		return fmt.Errorf("no Redis answers at --redis: %w", err)
+	}
+	return nil
+}
+
+func (p *Pipeline) startPubSub(opts Options, log *slog.Logger) error {
+	p.Info.PubSubEmulator = opts.PubSubEmulator
+	if opts.PubSubEmulator != "" {
+		return nil
+	}
+	server, err := pump.Start(pump.Config{Log: log})
+	if err != nil {
+		return fmt.Errorf("starting the embedded Pub/Sub: %w", err)
+	}
+	p.onClose(func() { server.Close() })
+	p.Info.PubSubEmulator = server.Addr()
+	return nil
+}
+
+// standInKey is the API key that the stand-in asks for.
+const standInKey = "local"
+
+func (p *Pipeline) startAPI(opts Options) error {
+	p.Info.PHPAPI = opts.PHPAPI
+	if opts.PHPAPI != "" {
+		return nil
+	}
+	p.API = phptest.New(phptest.Config{APIKey: standInKey})
+	url, err := p.serve(p.API)
+	p.Info.PHPAPI = url + "/api"
+	return err
+}
+
+// serve serves h on a free port of loopback until Close.
+func (p *Pipeline) serve(h http.Handler) (url string, err error) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	server := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = server.Serve(ln) }) // it ends with Close
+	p.onClose(func() {
+		server.Close()
+		wg.Wait()
+	})
+	return "http://" + ln.Addr().String(), nil
+}
+
+func (p *Pipeline) startFunctions(ctx context.Context, opts Options, rules *policy.Policy, log *slog.Logger) error {
+	topics, err := pubsub.NewTopicAdminClient(ctx, publish.ClientOptions(p.Info.PubSubEmulator)...)
+	if err != nil {
+		return fmt.Errorf("making a client of Pub/Sub: %w", err)
+	}
+	p.onClose(func() { topics.Close() })
+	key := standInKey
+	if opts.PHPAPI != "" {
+		key = opts.PHPAPIKey
+	}
+	cfg, err := config.Load[functions.Config](p.environ(opts,
+		"FUNCTION_TARGET="+functions.ProcessRequest, "TEBRA_PHP_API_URL="+p.Info.PHPAPI, "TEBRA_INTERNAL_API_KEY="+key))
+	if err != nil {
+		return err
+	}
+	roles, ok := rules.Static()
+	if !ok {
+		return errors.New("--policy: a local run knows only users of source static")
+	}
+	fns, err := functions.Assemble(cfg, functions.Clients{
+		Redis: p.Redis, Topics: topics, Policy: rules, Roles: roles, Log: log.With("part", "functions"),
+	})
+	if err != nil {
+		return err
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	p.Info.FunctionsURL = "http://" + ln.Addr().String()
+	p.background(func(ctx context.Context) error {
+		return functions.Serve(ctx, ln, cfg.HandlerTimeout, fns, log)
+	}, log)
+	return nil
+}
+
+// environ is the environment that the parts of the pipeline are configured from:
+// what the options say of the parts, over what the caller's environment says of
+// the rest.
+func (p *Pipeline) environ(opts Options, more ...string) []string {
+	env := append([]string(nil), opts.Environ...)
+	env = append(env,
+		"REDIS_URL="+p.Info.RedisURL, "REDIS_CA_CERT="+opts.RedisCACert, "STREAM_PREFIX="+opts.Prefix,
+		"GOOGLE_CLOUD_PROJECT="+opts.Project, "PUBSUB_EMULATOR_HOST="+p.Info.PubSubEmulator,
+		"REQUESTS_TOPIC="+p.Info.RequestsTopic, "DEAD_LETTERS_TOPIC="+p.Info.DeadLettersTopic,
+		"PORT=0", "HEALTH_PORT=0", "POLICY_FILE=", "TEBRA_PHP_API_AUDIENCE=")
+	return append(env, more...)
+}
+
+// background runs f until Close, which cancels its context and waits for it.
+func (p *Pipeline) background(f func(context.Context) error, log *slog.Logger) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := f(ctx); err != nil {
+			log.Error("a part of the pipeline ended", "error", err)
+		}
+	})
+	p.onClose(func() {
+		cancel()
+		wg.Wait()
+	})
+}
+
+func (p *Pipeline) createTopology(ctx context.Context, opts Options) error {
+	topics, err := pubsub.NewTopicAdminClient(ctx, publish.ClientOptions(p.Info.PubSubEmulator)...)
+	if err != nil {
+		return fmt.Errorf("making a client of Pub/Sub: %w", err)
+	}
+	defer topics.Close()
+	subs, err := pubsub.NewSubscriptionAdminClient(ctx, publish.ClientOptions(p.Info.PubSubEmulator)...)
+	if err != nil {
+		return fmt.Errorf("making a client of Pub/Sub: %w", err)
+	}
+	defer subs.Close()
+	spec := topology.Production(topology.Spec{
+		Project: opts.Project, Requests: p.Info.RequestsTopic, DeadLetters: p.Info.DeadLettersTopic,
+		Inspect:    p.Info.InspectSubscription,
+		ProcessURL: p.Info.FunctionsURL + "/" + functions.ProcessRequest,
+		RecordURL:  p.Info.FunctionsURL + "/" + functions.RecordDeadLetter,
+	})
+	spec.MinBackoff, spec.MaxBackoff, spec.MaxAttempts = opts.MinBackoff, opts.MaxBackoff, opts.MaxAttempts
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	return topology.Create(ctx, topics, subs, spec)
+}
+
+func (p *Pipeline) startBridge(ctx context.Context, opts Options, rules *policy.Policy, log *slog.Logger) error {
+	cfg, err := config.Load[bridge.Config](p.environ(opts))
+	if err != nil {
+		return err
+	}
+	topics, err := pubsub.NewTopicAdminClient(ctx, publish.ClientOptions(p.Info.PubSubEmulator)...)
+	if err != nil {
+		return fmt.Errorf("making a client of Pub/Sub: %w", err)
+	}
+	p.onClose(func() { topics.Close() })
+	b := bridge.New(cfg, bridge.Deps{
+		Redis: p.Redis, Keys: p.Keys,
+		Ledger:      ledger.New(p.Redis, p.Keys, ledger.Config{TTL: cfg.LedgerTTL}),
+		Breaker:     breaker.New(p.Redis, p.Keys, breaker.Config{}),
+		Policy:      rules,
+		Requests:    publish.New(topics, cfg.Requests()),
+		DeadLetters: publish.New(topics, cfg.DeadLetters()),
+		Log:         log.With("part", "bridge"), Version: "local",
+	})
+	if p.Health, err = p.serve(b.Health()); err != nil {
+		return err
+	}
+	p.background(b.Run, log)
+	return nil
+}

@@ -1,0 +1,162 @@
+package local
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"tebraproxy/pkg/tebra"
+	"tebraproxy/pkg/telemetry"
+)
+
+// startTimeout bounds how long a pipeline may take to start.
+const startTimeout = 30 * time.Second
+
+// Run starts a pipeline, says on stdout what it started and what to try, and then
+// a line for each step of each request, until ctx ends.
+func Run(ctx context.Context, opts Options, stdout io.Writer) error {
+	if err := opts.Validate(); err != nil {
+		return err
+	}
+	level := slog.LevelWarn
+	if opts.Verbose {
+		level = slog.LevelDebug
+	}
+	starting, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	p, err := Start(starting, opts, telemetry.NewLogger(os.Stderr, level))
+	if err != nil {
+		return fmt.Errorf("the local pipeline did not start: %w", err)
+	}
+	defer p.Close()
+	p.Info.PID, p.Info.Started = os.Getpid(), time.Now().UTC()
+	path := DiscoveryPath(lookup(opts.Environ))
+	if err := WriteDiscovery(path, p.Info); err != nil {
+		return err
+	}
+	defer func() { _ = Remove(path, p.Info) }() // the next run replaces it
+	p.introduce(stdout, opts)
+	p.follow(ctx, stdout)
+	fmt.Fprintln(stdout, "\nStopping.")
+	return nil
+}
+
+// lookup reads variables from an environment in the form of os.Environ.
+func lookup(environ []string) func(string) (string, bool) {
+	return func(name string) (string, bool) {
+		for _, kv := range environ {
+			if len(kv) > len(name) && kv[:len(name)] == name && kv[len(name)] == '=' {
+				return kv[len(name)+1:], true
+			}
+		}
+		return "", false
+	}
+}
+
+// introduce says what runs where, and what to try.
+func (p *Pipeline) introduce(w io.Writer, opts Options) {
+	standIn := func(option, real, embedded string) string {
+		if option != "" {
+			return real
+		}
+		return embedded
+	}
+	fmt.Fprintf(w, `The whole pipeline runs in this process:
+
+  Redis        %s  %s
+  Pub/Sub      %s  %s, project %s
+  PHP API      %s  %s
+  functions    %s/ProcessRequest, /RecordDeadLetter
+  bridge       %s/healthz
+
+Retries after %v to %v; dead letters after %d deliveries.
+
+In another terminal, try:
+
+  go run ./bridge/cmd/tebra send syncSchedule date=%s
+  go run ./bridge/cmd/tebra send createAppointment --params '{"appointmentData":{"patientId":"7"}}'
+  redis-cli -u %s XADD %s '*' action getProviders userId me correlationId c1
+`,
+		redactURL(p.Info.RedisURL), standIn(opts.Redis, "a real server", "embedded (miniredis)"),
+		p.Info.PubSubEmulator, standIn(opts.PubSubEmulator, "Google's emulator", "embedded (pstest)"), p.Info.Project,
+		p.Info.PHPAPI, standIn(opts.PHPAPI, "a real API", "stand-in"),
+		p.Info.FunctionsURL, p.Health,
+		opts.MinBackoff, opts.MaxBackoff, opts.MaxAttempts,
+		time.Now().Format("2006-01-02"), redactURL(p.Info.RedisURL), p.Keys.Requests())
+	if p.API != nil {
+		fmt.Fprintf(w, `
+The stand-in fails on request: add _behave=500 (or hang, drop, throttle, …) to a
+read's parameters, as in: send getProviders _behave=500
+`)
+	}
+	fmt.Fprintf(w, "\nCtrl-C ends it. Requests as they go through:\n\n")
+}
+
+// redactURL hides the password of a Redis URL.
+func redactURL(raw string) string {
+	options, err := redis.ParseURL(raw)
+	if err != nil || options.Password == "" {
+		return raw
+	}
+	return "redis://***@" + options.Addr
+}
+
+// followBlock is how long one look at the status stream waits.
+const followBlock = time.Second
+
+// follow prints every change of a request's state until ctx ends.
+func (p *Pipeline) follow(ctx context.Context, w io.Writer) {
+	after := "$"
+	if last, err := p.Redis.XInfoStream(ctx, p.Keys.Status()).Result(); err == nil {
+		after = last.LastGeneratedID
+	}
+	for ctx.Err() == nil {
+		streams, err := p.Redis.XRead(ctx, &redis.XReadArgs{
+			Streams: []string{p.Keys.Status(), after}, Count: 100, Block: followBlock,
+		}).Result()
+		if err != nil && err != redis.Nil {
+			wait(ctx, followBlock)
+			continue
+		}
+		for _, s := range streams {
+			for _, m := range s.Messages {
+				after = m.ID
+				printStatus(w, m.Values)
+			}
+		}
+	}
+}
+
+// wait waits for d or until ctx ends.
+func wait(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
+
+func printStatus(w io.Writer, values map[string]any) {
+	fields := make(map[string]string, len(values))
+	for k, v := range values {
+		fields[k], _ = v.(string)
+	}
+	s, err := tebra.ParseStatus(fields)
+	if err != nil {
+		return // written by somebody else
+	}
+	line := fmt.Sprintf("%s  %-20s %-10s %s", s.Timestamp.Local().Format("15:04:05.000"), s.Action, s.State, s.RequestID)
+	if s.Attempt > 0 {
+		line += fmt.Sprintf("  attempt %d", s.Attempt)
+	}
+	if s.ErrorCode != "" {
+		line += "  " + string(s.ErrorCode)
+	}
+	fmt.Fprintln(w, line)
+}

@@ -1,0 +1,120 @@
+package bridge
+
+import (
+	"context"
+	"fmt"
+	"runtime/metrics"
+	"strconv"
+	"sync/atomic"
+	"time"
+)
+
+// How often the keeper does what.
+const (
+	heartbeatEvery = 5 * time.Second
+	heartbeatTTL   = 3 * heartbeatEvery
+	tidyEvery      = time.Minute
+)
+
+// counters are what a bridge counts of itself. They are safe for concurrent use.
+type counters struct {
+	read, published, rejected, claimed atomic.Int64
+	parked                             atomic.Int64 // as last seen, of all bridges
+	publishNanos                       atomic.Int64 // how long the last publish took
+	beat                               atomic.Int64 // unix nanoseconds of the last heartbeat in Redis
+}
+
+// keep does what is done by the clock, until ctx ends: a heartbeat every few
+// seconds; names of the dead, trimming and the sweep every minute.
+func (b *Bridge) keep(ctx context.Context) {
+	var tidied time.Time
+	for ctx.Err() == nil {
+		b.attempt(ctx, "heartbeat", b.heartbeat)
+		if time.Since(tidied) >= tidyEvery {
+			tidied = time.Now()
+			b.attempt(ctx, "removing names of the dead", b.forgetDead)
+			b.attempt(ctx, "trimming", b.trim)
+			b.attempt(ctx, "sweeping", b.sweep)
+		}
+		sleep(ctx, heartbeatEvery)
+	}
+}
+
+// attempt runs one of the keeper's duties; it will come round again.
+func (b *Bridge) attempt(ctx context.Context, what string, duty func(context.Context) error) {
+	ctx, cancel := context.WithTimeout(ctx, tidyEvery)
+	defer cancel()
+	if err := duty(ctx); err != nil && ctx.Err() == nil {
+		b.troubled(what, err)
+	}
+}
+
+// heartbeat measures the clocks and says that this bridge lives, for others to
+// see until the TTL is over.
+func (b *Bridge) heartbeat(ctx context.Context) error {
+	if err := b.clock.set(ctx, b.stream); err != nil {
+		return err
+	}
+	waiting, err := b.stream.Waiting(ctx)
+	if err != nil {
+		return err
+	}
+	open, err := b.openCount(ctx)
+	if err != nil {
+		return err
+	}
+	key := b.deps.Keys.Heartbeat(b.consumer)
+	pipe := b.deps.Redis.Pipeline()
+	pipe.HSet(ctx, key,
+		"consumer", b.consumer, "version", b.deps.Version,
+		"started", strconv.FormatInt(b.started.UnixMilli(), 10), "at", strconv.FormatInt(b.clock.now().UnixMilli(), 10),
+		"read", b.counts.read.Load(), "published", b.counts.published.Load(),
+		"rejected", b.counts.rejected.Load(), "claimed", b.counts.claimed.Load(),
+		"lag", waiting.Lag, "inHand", waiting.InHand, "parked", waiting.Parked, "open", open,
+		"gate", b.gate.reason(), "memory", memoryBytes(), "cpuMillis", cpuMillis(),
+	)
+	pipe.PExpire(ctx, key, heartbeatTTL)
+	if _, err := pipe.Exec(ctx); err != nil {
+		return fmt.Errorf("writing the heartbeat: %w", err)
+	}
+	b.counts.beat.Store(time.Now().UnixNano())
+	return nil
+}
+
+// openCount returns how many requests are admitted and unanswered, in all lanes.
+func (b *Bridge) openCount(ctx context.Context) (int64, error) {
+	lanes, err := b.lanes.all(ctx, b.deps.Redis, b.deps.Keys)
+	if err != nil {
+		return 0, err
+	}
+	var open int64
+	for _, lane := range lanes {
+		n, err := b.deps.Redis.ZCard(ctx, b.deps.Keys.Open(lane)).Result()
+		if err != nil {
+			return 0, fmt.Errorf("counting the open requests of lane %s: %w", lane, err)
+		}
+		open += n
+	}
+	return open, nil
+}
+
+// trim removes what is older than RETENTION from all three streams, but nothing
+// that is still needed (DESIGN section 5.9).
+func (b *Bridge) trim(ctx context.Context) error {
+	lanes, err := b.lanes.all(ctx, b.deps.Redis, b.deps.Keys)
+	if err != nil {
+		return err
+	}
+	before := b.clock.now().Add(-b.cfg.Retention)
+	if err := b.stream.TrimRequests(ctx, before, lanes); err != nil {
+		return err
+	}
+	return b.stream.TrimAnswers(ctx, before)
+}
+
+// memoryBytes returns what the Go runtime has from the system and not given back.
+func memoryBytes() uint64 {
+	s := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
+	metrics.Read(s)
+	return s[0].Value.Uint64() - s[1].Value.Uint64()
+}

@@ -1,0 +1,234 @@
+package bridge
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"tebraproxy/pkg/policy"
+	"tebraproxy/pkg/stream"
+	"tebraproxy/pkg/tebra"
+)
+
+// windowSpan is how much of a limited lane may be published ahead of its rate:
+// little enough that a function's wait for its turn ends well within RATE_WAIT
+// (DESIGN sections 5.5 and 6.3).
+const windowSpan = 30 * time.Second
+
+// laneBook knows the lanes: their windows, which of them have entries parked, and
+// how much room lane default seems to have. It is safe for concurrent use.
+type laneBook struct {
+	policy  *policy.Policy
+	windows map[string]int // of limited lanes
+	most    int            // the window of any other
+
+	mu     sync.Mutex
+	parked map[string]bool // lanes where something may wait
+	room   map[string]int  // of lanes without a limit, as last seen
+	wake   chan struct{}
+}
+
+func (l *laneBook) init(p *policy.Policy, maxInFlight int) {
+	l.policy, l.most = p, maxInFlight
+	l.windows, l.parked, l.room = map[string]int{}, map[string]bool{}, map[string]int{}
+	l.wake = make(chan struct{}, 1)
+	for _, lane := range p.Lanes() {
+		if lane.Limited() {
+			l.windows[lane.Name] = max(lane.Burst, min(maxInFlight, int(windowSpan/lane.Interval)))
+		}
+	}
+}
+
+// window returns how many of a lane's requests may be open at a time, and
+// whether that holds exactly.
+func (l *laneBook) window(lane string) (n int, exact bool) {
+	if n, ok := l.windows[lane]; ok {
+		return n, true
+	}
+	return l.most, false
+}
+
+// names returns all lanes of the policy, lane default among them.
+func (l *laneBook) names() []string {
+	names := []string{tebra.DefaultLane}
+	for _, lane := range l.policy.Lanes() {
+		if lane.Name != tebra.DefaultLane {
+			names = append(names, lane.Name)
+		}
+	}
+	return names
+}
+
+// announce adds the policy's lanes to the set of all lanes ever used.
+func (l *laneBook) announce(ctx context.Context, rdb redis.UniversalClient, keys tebra.Keys) error {
+	if err := rdb.SAdd(ctx, keys.Lanes(), l.names()).Err(); err != nil {
+		return fmt.Errorf("noting the lanes: %w", err)
+	}
+	return nil
+}
+
+// all returns every lane that was ever used, for those who look after what a
+// changed policy left behind.
+func (l *laneBook) all(ctx context.Context, rdb redis.UniversalClient, keys tebra.Keys) ([]string, error) {
+	known, err := rdb.SMembers(ctx, keys.Lanes()).Result()
+	if err != nil {
+		return nil, fmt.Errorf("reading the lanes: %w", err)
+	}
+	lanes := append(l.names(), known...)
+	slices.Sort(lanes)
+	return slices.Compact(lanes), nil
+}
+
+// claimRoom takes up to n places in a lane without a limit from the room that it
+// seemed to have. It may overshoot by a batch a bridge, which costs nothing.
+func (l *laneBook) claimRoom(lane string, n int) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	room, seen := l.room[lane]
+	if !seen {
+		room = l.most
+	}
+	if l.parked[lane] {
+		room = 0 // who waits already goes first
+	}
+	given := max(0, min(n, room))
+	l.room[lane] = room - given
+	return given
+}
+
+// sawRoom notes how many of a lane's requests are open.
+func (l *laneBook) sawRoom(lane string, used int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.room[lane] = l.most - used
+}
+
+// setParked notes whether something waits for a lane, and wakes the filler.
+func (l *laneBook) setParked(lane string, waits bool) {
+	l.mu.Lock()
+	l.parked[lane] = waits
+	l.mu.Unlock()
+	if !waits {
+		return
+	}
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (l *laneBook) parkedLanes() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var lanes []string
+	for lane, waits := range l.parked {
+		if waits {
+			lanes = append(lanes, lane)
+		}
+	}
+	slices.Sort(lanes)
+	return lanes
+}
+
+// Pace of the filler: it asks again at once while it finds room, else ever more
+// seldom, so that room is filled within a second of its coming free.
+const (
+	fillSoon = 10 * time.Millisecond
+	fillLate = 500 * time.Millisecond
+)
+
+// fillLanes moves what is parked into room that came free, until ctx ends.
+func (b *Bridge) fillLanes(ctx, hard context.Context) {
+	pause := fillLate
+	for {
+		b.findParked(ctx)
+		filled := false
+		for _, lane := range b.lanes.parkedLanes() {
+			for b.gate.isOpen() && ctx.Err() == nil {
+				n, err := b.fillLane(ctx, hard, lane)
+				if err != nil {
+					b.troubled("filling a lane", err)
+					break
+				}
+				filled = filled || n > 0
+				if n < b.cfg.BatchSize {
+					break
+				}
+			}
+		}
+		pause = min(2*pause, fillLate)
+		if filled {
+			pause = fillSoon
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
+		case <-b.lanes.wake:
+			pause = fillSoon
+			sleep(ctx, fillSoon)
+		}
+		timer.Stop()
+		if ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+// findParked asks Redis which lanes have entries parked: functions park too, and
+// so do other bridges.
+func (b *Bridge) findParked(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, redisTimeout)
+	defer cancel()
+	consumers, err := b.stream.Consumers(ctx, tebra.GroupParked)
+	if err != nil {
+		b.troubled("looking for parked entries", err)
+		return
+	}
+	seen := map[string]bool{}
+	var parked int64
+	for _, c := range consumers {
+		seen[c.Name] = true
+		parked += c.Pending
+		b.lanes.setParked(c.Name, c.Pending > 0)
+	}
+	b.counts.parked.Store(parked)
+	for _, lane := range b.lanes.parkedLanes() {
+		if !seen[lane] {
+			b.lanes.setParked(lane, false)
+		}
+	}
+}
+
+// fillLane publishes one batch of what a lane has parked.
+func (b *Bridge) fillLane(ctx, hard context.Context, lane string) (int, error) {
+	window, _ := b.lanes.window(lane)
+	fillCtx, cancel := context.WithTimeout(ctx, redisTimeout)
+	entries, gone, err := b.stream.Fill(fillCtx, lane, window, b.consumer, b.cfg.BatchSize)
+	cancel()
+	if err != nil {
+		b.unclear.Store(true) // the script may have run
+		return 0, err
+	}
+	batch := b.newBatch(entries)
+	defer b.hand.release(batch)
+	batch.gone(gone)
+	for i := range batch.items {
+		batch.items[i].envelope.Lane = lane // where its room is, whatever the policy says now
+	}
+	b.send(ctx, hard, batch)
+	return len(entries), nil
+}
+
+// seats returns the seats of items.
+func seats(items []*item) []stream.Seat {
+	s := make([]stream.Seat, len(items))
+	for i, it := range items {
+		s[i] = stream.Seat{EntryID: it.entryID(), Arrival: it.arrival}
+	}
+	return s
+}

@@ -1,0 +1,88 @@
+package bridge
+
+import (
+	"context"
+	"time"
+
+	"tebraproxy/pkg/tebra"
+)
+
+// reclaim takes over, now and then until ctx ends, what other bridges held when
+// they died (DESIGN section 5.7).
+func (b *Bridge) reclaim(ctx, hard context.Context) {
+	every := min(max(b.cfg.ClaimIdle/5, 100*time.Millisecond), 15*time.Second)
+	for b.gate.wait(ctx) {
+		if err := b.reclaimAll(ctx, hard); err != nil && ctx.Err() == nil {
+			b.troubled("claiming idle entries", err)
+		}
+		sleep(ctx, every)
+	}
+}
+
+// reclaimAll goes once through everything pending, a batch at a time.
+func (b *Bridge) reclaimAll(ctx, hard context.Context) error {
+	cursor := "0-0"
+	for b.gate.isOpen() && ctx.Err() == nil {
+		next, err := b.reclaimBatch(ctx, hard, cursor)
+		if err != nil || next == "0-0" {
+			return err
+		}
+		cursor = next
+	}
+	return nil
+}
+
+func (b *Bridge) reclaimBatch(ctx, hard context.Context, cursor string) (next string, err error) {
+	claimCtx, cancel := context.WithTimeout(ctx, redisTimeout)
+	defer cancel()
+	entries, gone, next, err := b.stream.AutoClaim(claimCtx, b.consumer, b.cfg.ClaimIdle, cursor, b.cfg.BatchSize)
+	if err != nil {
+		b.unclear.Store(true) // it may have been done, and they are ours now
+		return "", err
+	}
+	entries = b.hand.without(entries)
+	if len(entries) == 0 && len(gone) == 0 {
+		return next, nil
+	}
+	b.log.Info("claimed idle entries", "entries", len(entries), "trimmed", len(gone))
+	b.counts.claimed.Add(int64(len(entries)))
+	bt := b.newBatch(entries)
+	defer b.hand.release(bt)
+	bt.gone(gone)
+	b.admitMu.Lock()
+	err = b.admitCarefully(ctx, bt)
+	b.admitMu.Unlock()
+	if err != nil {
+		b.unclear.Store(true)
+		return "", err
+	}
+	b.send(ctx, hard, bt)
+	return next, nil
+}
+
+// forgetIdle is how long a bridge must have been silent, with nothing pending,
+// for its name to be removed.
+func (b *Bridge) forgetIdle() time.Duration { return 2 * b.cfg.ClaimIdle }
+
+// forgetDead removes the names of bridges that are gone. Redis itself would keep
+// them for ever (FACTS: redis #11567), and removing one that has entries pending
+// would lose those: the script looks again.
+func (b *Bridge) forgetDead(ctx context.Context) error {
+	consumers, err := b.stream.Consumers(ctx, tebra.GroupBridge)
+	if err != nil {
+		return err
+	}
+	for _, c := range consumers {
+		if c.Name == b.consumer || c.Pending > 0 || c.Idle < b.forgetIdle() {
+			continue
+		}
+		left, err := b.stream.Leave(ctx, c.Name)
+		if err != nil {
+			return err
+		}
+		if left {
+			b.log.Info("removed the name of a bridge that is gone", "gone", c.Name)
+		}
+	}
+	return nil
+}

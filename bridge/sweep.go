@@ -1,0 +1,154 @@
+package bridge
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"tebraproxy/pkg/ledger"
+	"tebraproxy/pkg/tebra"
+)
+
+// sweepMost bounds how many entries of a lane one sweep looks at; the next goes
+// on, since these will be answered by then.
+const sweepMost = 1000
+
+// sweep is the last line behind the promise of one answer for every request
+// (DESIGN section 5.8). What has been open for ANSWER_DEADLINE is noted; what is
+// still open as long again after its note is answered here. Two looks, because
+// an old entry may have been admitted only just now.
+func (b *Bridge) sweep(ctx context.Context) error {
+	lanes, err := b.lanes.all(ctx, b.deps.Redis, b.deps.Keys)
+	if err != nil {
+		return err
+	}
+	notes, err := b.deps.Redis.HGetAll(ctx, b.deps.Keys.Overdue()).Result()
+	if err != nil {
+		return fmt.Errorf("reading the notes of overdue entries: %w", err)
+	}
+	now := b.clock.now()
+	for _, lane := range lanes {
+		if err := b.sweepLane(ctx, lane, now, notes); err != nil {
+			return err
+		}
+	}
+	return b.dropNotes(ctx, notes)
+}
+
+// noteName is a field of the overdue hash.
+func noteName(lane, entryID string) string { return lane + "|" + entryID }
+
+func (b *Bridge) sweepLane(ctx context.Context, lane string, now time.Time, notes map[string]string) error {
+	old, err := b.deps.Redis.ZRangeByScore(ctx, b.deps.Keys.Open(lane), &redis.ZRangeBy{
+		Min: "-inf", Max: strconv.FormatInt(now.Add(-b.cfg.AnswerDeadline).UnixMilli(), 10), Count: sweepMost,
+	}).Result()
+	if err != nil {
+		return fmt.Errorf("looking for overdue entries of lane %s: %w", lane, err)
+	}
+	for _, id := range old {
+		name := noteName(lane, id)
+		noted, err := strconv.ParseInt(notes[name], 10, 64)
+		if err != nil { // no note yet
+			if err := b.deps.Redis.HSetNX(ctx, b.deps.Keys.Overdue(), name, now.UnixMilli()).Err(); err != nil {
+				return fmt.Errorf("noting an overdue entry: %w", err)
+			}
+			continue
+		}
+		if now.Sub(time.UnixMilli(noted)) < b.cfg.AnswerDeadline {
+			continue
+		}
+		if err := b.answerOverdue(ctx, lane, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dropNotes forgets the notes of entries that are no longer open.
+func (b *Bridge) dropNotes(ctx context.Context, notes map[string]string) error {
+	for name := range notes {
+		lane, id, ok := strings.Cut(name, "|")
+		if ok {
+			err := b.deps.Redis.ZScore(ctx, b.deps.Keys.Open(lane), id).Err()
+			if err == nil {
+				continue
+			}
+			if err != redis.Nil {
+				return fmt.Errorf("looking whether an overdue entry is open: %w", err)
+			}
+		}
+		if err := b.deps.Redis.HDel(ctx, b.deps.Keys.Overdue(), name).Err(); err != nil {
+			return fmt.Errorf("dropping the note of an entry: %w", err)
+		}
+	}
+	return nil
+}
+
+// answerOverdue gives an entry the answer that never came. The ledger makes sure
+// that only one does, and none while somebody works on it.
+func (b *Bridge) answerOverdue(ctx context.Context, lane, id string) error {
+	entry, err := b.stream.Get(ctx, id)
+	if err != nil {
+		return err
+	}
+	req, err := tebra.DecodeEntry(entry.Fields, b.cfg.MaxRequestBytes)
+	if err != nil { // its contents are gone: nobody can be told
+		return b.closeOverdue(ctx, lane, id)
+	}
+	it := b.newItem(id, req, b.clock.now())
+	it.envelope.Lane = lane
+	if it.envelope.Epoch, err = b.epoch.get(ctx, b.deps.Ledger); err != nil {
+		return err
+	}
+	claim, err := b.deps.Ledger.Settle(ctx, ledger.Delivery{
+		Envelope: it.envelope, Write: it.write,
+		Fingerprint: tebra.Fingerprint(req.Action, req.Params),
+	})
+	if err != nil {
+		return err
+	}
+	code := tebra.NoAnswer
+	switch claim.Verdict {
+	case ledger.Run:
+	case ledger.Unknown:
+		code = tebra.OutcomeUnknown
+	default: // leased, or answered meanwhile
+		return nil
+	}
+	if err := b.deadLetter(ctx, &it, code); err != nil {
+		return err
+	}
+	err = b.deps.Ledger.Complete(ctx, claim, tebra.Response{ErrorCode: code})
+	if err == nil {
+		b.log.Warn("answered an overdue request", "entryId", id, "lane", lane, "reason", string(code))
+	}
+	return err
+}
+
+// deadLetter publishes a request to the dead letters and returns once that is
+// confirmed.
+func (b *Bridge) deadLetter(ctx context.Context, it *item, reason tebra.ErrorCode) error {
+	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+	defer cancel()
+	it.envelope.Reason = reason
+	return b.deps.DeadLetters.One(ctx, it.message())
+}
+
+// closeOverdue ends an entry whose contents are gone.
+func (b *Bridge) closeOverdue(ctx context.Context, lane, id string) error {
+	r := trimmed(id)
+	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+	defer cancel()
+	if err := b.deps.DeadLetters.One(ctx, r.letter); err != nil {
+		return err
+	}
+	if err := b.deps.Redis.ZRem(ctx, b.deps.Keys.Open(lane), id).Err(); err != nil {
+		return fmt.Errorf("closing overdue entry %s: %w", id, err)
+	}
+	b.log.Warn("an overdue entry was removed from the stream by somebody else", "entryId", id, "lane", lane)
+	return nil
+}

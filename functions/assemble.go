@@ -1,0 +1,58 @@
+package functions
+
+import (
+	"log/slog"
+	"net/http"
+
+	"github.com/redis/go-redis/v9"
+
+	"tebraproxy/pkg/breaker"
+	"tebraproxy/pkg/ledger"
+	"tebraproxy/pkg/php"
+	"tebraproxy/pkg/policy"
+	"tebraproxy/pkg/publish"
+	"tebraproxy/pkg/rate"
+	"tebraproxy/pkg/tebra"
+)
+
+// Clients is what talks to the world outside. Whoever made them closes them.
+type Clients struct {
+	Redis  redis.UniversalClient
+	Topics publish.TopicClient
+	Policy *policy.Policy
+	Roles  policy.Source   // [policy.Policy.Static] or a cache over another
+	Tokens php.TokenSource // nil unless TEBRA_PHP_API_AUDIENCE is set
+	Log    *slog.Logger
+}
+
+// Assemble puts the functions together, by name, from a valid configuration. It
+// returns an error for what only shows here, such as an API key that no header
+// can carry.
+func Assemble(cfg Config, clients Clients) (map[string]http.Handler, error) {
+	if err := clients.Policy.Check(policy.Limits{PHPTimeout: cfg.PHPTimeout, LedgerTTL: cfg.LedgerTTL}); err != nil {
+		return nil, err
+	}
+	keys, err := tebra.NewKeys(cfg.Prefix)
+	if err != nil {
+		return nil, err
+	}
+	api, err := php.New(php.Config{URL: cfg.PHPAPIURL, APIKey: cfg.APIKey, Tokens: clients.Tokens})
+	if err != nil {
+		return nil, err
+	}
+	deps := Deps{
+		Ledger: ledger.New(clients.Redis, keys, ledger.Config{
+			TTL: cfg.LedgerTTL, Lease: cfg.LedgerLease, Replicas: cfg.LedgerReplicas}),
+		Breaker:     breaker.New(clients.Redis, keys, breaker.Config{}),
+		Rate:        rate.New(clients.Redis, keys),
+		Policy:      clients.Policy,
+		Authorizer:  policy.NewAuthorizer(clients.Policy, clients.Roles),
+		API:         api,
+		DeadLetters: publish.New(clients.Topics, cfg.DeadLetters()),
+		Log:         clients.Log,
+	}
+	return map[string]http.Handler{
+		ProcessRequest:   NewProcessor(cfg, deps),
+		RecordDeadLetter: NewRecorder(cfg, deps),
+	}, nil
+}

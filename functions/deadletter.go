@@ -1,0 +1,92 @@
+package functions
+
+import (
+	"context"
+	"errors"
+	"net/http"
+
+	"tebraproxy/pkg/ledger"
+	"tebraproxy/pkg/push"
+	"tebraproxy/pkg/tebra"
+)
+
+// Recorder is RecordDeadLetter: it answers for what the retry policy gave up on
+// (DESIGN section 10). Its subscription retries for ever. It is safe for
+// concurrent use.
+type Recorder struct {
+	cfg  Config
+	deps Deps
+}
+
+// NewRecorder returns RecordDeadLetter. Of deps it needs Ledger, Policy and Log.
+func NewRecorder(cfg Config, deps Deps) *Recorder { return &Recorder{cfg: cfg, deps: deps} }
+
+// ServeHTTP answers one push of a dead letter.
+func (d *Recorder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), d.cfg.HandlerTimeout)
+	defer cancel()
+	message, err := push.Read(r, push.MaxBody)
+	if err != nil {
+		refusePush(w, d.deps.Log, err)
+		return
+	}
+	w.WriteHeader(d.handle(ctx, message))
+}
+
+func (d *Recorder) handle(ctx context.Context, message push.Message) int {
+	log := d.deps.Log.With("messageId", message.ID)
+	env, err := tebra.ParseEnvelope(message.Attributes)
+	if err != nil { // nobody can be answered; the inspection subscription keeps it
+		log.Warn("a dead letter that no bridge published", "error", err)
+		return http.StatusNoContent
+	}
+	if env.Reason != "" || env.Probe { // answered before, or nobody's
+		return http.StatusNoContent
+	}
+	log = log.With("entryId", env.EntryID, "requestId", env.RequestID, "correlationId", env.CorrelationID, "action", env.Action)
+	claim, err := d.deps.Ledger.Settle(ctx, d.delivery(env, message.Data))
+	if err != nil {
+		log.Warn("the dead letter could not be claimed; it comes again", "error", err)
+		return http.StatusServiceUnavailable
+	}
+	if status, done := afterClaim(claim.Verdict); done {
+		log.Info("nothing to do about a dead letter", "verdict", string(claim.Verdict))
+		if claim.Verdict == ledger.Busy {
+			return http.StatusServiceUnavailable // the last attempt may still be running
+		}
+		return status
+	}
+	code := tebra.DeadLettered
+	if claim.Verdict == ledger.Unknown {
+		code = tebra.OutcomeUnknown
+	}
+	err = persist(ctx, func(ctx context.Context) error {
+		return d.deps.Ledger.Complete(ctx, claim, tebra.Response{ErrorCode: code, Error: lastWords(code, claim.LastCode)})
+	})
+	if err != nil && !errors.Is(err, ledger.ErrStale) {
+		log.Error("the dead letter could not be answered; it comes again", "error", err)
+		return http.StatusServiceUnavailable
+	}
+	log.Warn("answered a dead letter", "errorCode", string(code), "lastErrorCode", string(claim.LastCode), "attempts", claim.Attempt)
+	if err != nil {
+		return http.StatusServiceUnavailable // somebody took over: come again and see
+	}
+	return http.StatusNoContent
+}
+
+// delivery needs only the attributes: a body that can't be read is answered too.
+func (d *Recorder) delivery(env tebra.Envelope, data []byte) ledger.Delivery {
+	delivery := ledger.Delivery{Envelope: env, Write: d.deps.Policy.IsWrite(env.Action)}
+	if request, err := tebra.DecodeMessage(data); err == nil && belongs(request, env) {
+		delivery.Fingerprint = tebra.Fingerprint(request.Action, request.Params)
+	}
+	return delivery
+}
+
+// lastWords is the text of the answer: what happened, and what went wrong last.
+func lastWords(code, last tebra.ErrorCode) string {
+	if last == "" {
+		return code.Meaning()
+	}
+	return code.Meaning() + " (last: " + last.Meaning() + ")"
+}

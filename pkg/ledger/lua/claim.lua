@@ -1,0 +1,96 @@
+-- Claims a delivery, or answers it where the record already knows the answer.
+--
+-- KEYS  1 to 4 as in delivery.lua, 5 responses stream, 6 epoch
+-- ARGV  1 to 10 as in delivery.lua, 11 'call' or 'settle', 12 fingerprint, '' when the
+--       body can't be read, 13 '1' for a write, 14 the message's epoch, 15 when it was
+--       admitted in ms, 16 lease in ms, 17 ID for a response written here, 18 the text
+--       of error duplicate
+-- returns {verdict, attempts, what is left of the lease in ms, last error code, age in ms}
+local responses, epochKey = KEYS[5], KEYS[6]
+local calling, print, write, epoch = ARGV[11] == 'call', ARGV[12], ARGV[13] == '1', ARGV[14]
+local admitted, lease, responseId, duplicate = ARGV[15], tonumber(ARGV[16]), ARGV[17], ARGV[18]
+
+local f = redis.call('HMGET', record, 'state', 'entry', 'print', 'token', 'verdict', 'lease', 'attempts',
+  'started', 'epoch', 'outcome', 'answer', 'code', 'past', 'evicted', 'a:' .. entry, 'r:' .. entry)
+local state, worked, known, holder, held = f[1], f[2], f[3] or '', f[4], f[5]
+local until_, attempts, started = tonumber(f[6] or 0), tonumber(f[7] or 0), f[8]
+local born, outcome, answer, code, past = f[9], f[10] or '', f[11], f[12] or '', f[13]
+local evicted, answered, replayed = f[14], f[15], f[16]
+
+local function reply(verdict, left)
+  if state then keep() end
+  return {verdict, whole(attempts), whole(math.max(left, 0)), code, whole(math.max(now - arrival, 0))}
+end
+
+-- refuse answers the entry with error duplicate and leaves the record's own run
+-- and outcome alone.
+local function refuse()
+  remember(respond(responses, responseId, 'duplicate', duplicate, 0), 'conflict')
+  close()
+  return reply('conflict', 0)
+end
+
+-- repeat_ gives the entry the answer that is on record.
+local function repeat_()
+  local found = answer and redis.call('XRANGE', responses, answer, answer) or {}
+  if #found == 0 then return refuse() end
+  local old = {}
+  for i = 1, #found[1][2], 2 do old[found[1][2][i]] = found[1][2][i + 1] end
+  local body = outcome == '' and old['data'] or old['error']
+  remember(respond(responses, responseId, outcome, body or '', tonumber(old['attempts'] or 0)), 'repeated')
+  close()
+  return reply('repeated', 0)
+end
+
+-- same tells whether this entry asks for what the record is about. Where one of
+-- the two can't be read, only the very entry that the record is about does.
+local function same()
+  if print ~= '' and known ~= '' then return print == known end
+  return worked == entry
+end
+
+-- unknown tells whether a call may have been made of which nobody will learn.
+local function unknown()
+  if started then return true end
+  return write and (not state or born ~= epoch or redis.call('GET', epochKey) ~= epoch)
+end
+
+if answered then
+  close()
+  local by, how = string.match(answered, '^%S+ (%S+) (%S+)$')
+  return reply(by == token and how or 'answered', 0)
+end
+if replayed then
+  close()
+  return reply('superseded', 0)
+end
+-- The list of answered entries has overflowed. An entry that has no answer is
+-- open: it is so from its admission until the very script that answers it.
+if evicted and not redis.call('ZSCORE', open, entry) then
+  close()
+  return reply('answered', 0)
+end
+if state and not same() then return refuse() end
+if state == 'done' then return repeat_() end
+if holder == token then return reply(held, until_ - now) end
+if past == token then return reply('busy', 0) end
+if holder and until_ > now then return reply('busy', until_ - now) end
+
+local verdict = unknown() and 'unknown' or 'run'
+local counted = calling and verdict == 'run'
+if counted then attempts = attempts + 1 end
+redis.call('HSET', record, 'state', 'running', 'entry', entry, 'token', token, 'verdict', verdict,
+  'lease', whole(now + lease), 'attempts', whole(attempts))
+if verdict == 'unknown' then
+  redis.call('HSETNX', record, 'started', '1')
+else
+  redis.call('HDEL', record, 'started')
+end
+if print ~= '' then redis.call('HSETNX', record, 'print', print) end
+redis.call('HSETNX', record, 'epoch', epoch)
+redis.call('HSETNX', record, 'admitted', admitted)
+redis.call('ZREM', retrying, entry)
+redis.call('ZADD', open, 'NX', whole(arrival), entry)
+if counted then say('processing', attempts, '') end
+state = 'running'
+return reply(verdict, lease)

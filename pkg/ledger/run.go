@@ -1,0 +1,125 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"tebraproxy/pkg/tebra"
+)
+
+// Start marks a write as started. It must have returned nil just before the call
+// is sent, and need is the longest that the call can take. A read needs no mark:
+// for it, Start does nothing.
+//
+// After any error the call must not be made, and the claim is to be released. It
+// is [ErrLeaseLost], [ErrLeaseTooShort], [ErrReplicas], or what Redis or the network
+// said. Start may be called again, for a call that certainly never left.
+func (l *Ledger) Start(ctx context.Context, c *Claim, need time.Duration) error {
+	if !c.callable {
+		return c.wrap("start", errors.New("only a run that Claim gave may call the API"))
+	}
+	if !c.Delivery.Write {
+		return nil
+	}
+	c.starts++
+	if l.cfg.Replicas == 0 {
+		return l.start(ctx, l.rdb, c, need)
+	}
+	return l.startReplicated(ctx, c, need)
+}
+
+func (l *Ledger) start(ctx context.Context, rdb redis.Scripter, c *Claim, need time.Duration) error {
+	cmd := l.run(ctx, rdb, startScript, c.Delivery, c.token, nil, need.Milliseconds(), c.starts)
+	return l.step(cmd, c, "start", map[string]error{"lost": ErrLeaseLost, "short": ErrLeaseTooShort})
+}
+
+// startReplicated starts and then waits for replicas on the same connection: WAIT
+// asks for what that connection wrote. Watch is how go-redis holds on to one.
+func (l *Ledger) startReplicated(ctx context.Context, c *Claim, need time.Duration) error {
+	var confirmed int64
+	err := l.rdb.Watch(ctx, func(tx *redis.Tx) error {
+		if err := l.start(ctx, tx, c, need); err != nil {
+			return err
+		}
+		var err error
+		confirmed, err = tx.Wait(ctx, l.cfg.Replicas, l.cfg.ReplicaWait).Result()
+		return err
+	}, l.keys.Ledger(c.Delivery.Envelope.Ledger))
+	if err != nil {
+		return c.wrap("start", err)
+	}
+	if confirmed >= int64(l.cfg.Replicas) {
+		return nil
+	}
+	short := fmt.Errorf("%d of %d within %v: %w", confirmed, l.cfg.Replicas, l.cfg.ReplicaWait, ErrReplicas)
+	undone := l.run(ctx, l.rdb, unstartScript, c.Delivery, c.token, nil, c.starts).Err()
+	return c.wrap("start", errors.Join(short, undone))
+}
+
+// Complete writes the entry's terminal answer: response, status and record, and
+// frees its place in the lane. Of resp only Data, or ErrorCode and Error, count
+// (an empty Error becomes the code's meaning); the rest comes from the claim and
+// the Redis clock. Whatever needs a person must be in the dead letters before.
+//
+// It works for as long as nobody else has taken over, even after the lease has
+// run out; then it returns [ErrStale] and changes nothing.
+func (l *Ledger) Complete(ctx context.Context, c *Claim, resp tebra.Response) error {
+	return l.complete(ctx, c, resp, l.newAnswerID())
+}
+
+func (l *Ledger) complete(ctx context.Context, c *Claim, resp tebra.Response, answerID string) error {
+	if !c.Verdict.Held() {
+		return c.wrap("complete", fmt.Errorf("a claim of verdict %s holds nothing", c.Verdict))
+	}
+	if err := checkResponse(c, resp); err != nil {
+		return c.wrap("complete", err)
+	}
+	e := c.Delivery.Envelope
+	cmd := l.run(ctx, l.rdb, completeScript, c.Delivery, c.token, []string{l.keys.Responses()},
+		answerID, string(resp.ErrorCode), body(resp), c.Attempt,
+		c.Delivery.Fingerprint, e.Epoch, millis(e.AdmittedAt))
+	return l.step(cmd, c, "complete", map[string]error{"stale": ErrStale})
+}
+
+// body is what the answer carries: the data of a success, or an error's text.
+func body(resp tebra.Response) any {
+	if resp.State() == tebra.Success {
+		return []byte(resp.Data)
+	}
+	if resp.Error == "" {
+		return resp.ErrorCode.Meaning()
+	}
+	return resp.Error
+}
+
+// Release gives the claim back, so that the request is tried again: status pending
+// with code. It says that the call was not made or had no effect: whoever can't
+// say that must not release, but let the lease run out. What is Unknown stays so.
+//
+// It returns [ErrStale] when another has taken over, and changes nothing then.
+func (l *Ledger) Release(ctx context.Context, c *Claim, code tebra.ErrorCode) error {
+	if !c.Verdict.Held() {
+		return c.wrap("release", fmt.Errorf("a claim of verdict %s holds nothing", c.Verdict))
+	}
+	cmd := l.run(ctx, l.rdb, releaseScript, c.Delivery, c.token, nil, string(code))
+	return l.step(cmd, c, "release", map[string]error{"stale": ErrStale})
+}
+
+// Return puts the entry back into its lane's waiting line in Redis, as if it had
+// not been published: the attempt is not counted, and the message is to be
+// acknowledged. Like Release it says that the call had no effect.
+//
+// It returns [ErrEntryGone] when the stream no longer has the entry, [ErrStale] when
+// another has taken over, and changes nothing then.
+func (l *Ledger) Return(ctx context.Context, c *Claim, code tebra.ErrorCode) error {
+	if !c.callable {
+		return c.wrap("return", errors.New("only a run that Claim gave may wait for its call"))
+	}
+	cmd := l.run(ctx, l.rdb, returnScript, c.Delivery, c.token, []string{l.keys.Requests()},
+		string(code), c.Delivery.Envelope.Lane, tebra.GroupParked)
+	return l.step(cmd, c, "return", map[string]error{"stale": ErrStale, "gone": ErrEntryGone})
+}

@@ -1,0 +1,61 @@
+package stream
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+)
+
+// Options returns the options of a Redis client for url (redis:// or rediss://)
+// that trusts caCert, the text of one or more PEM certificates or the path of a
+// file with them; empty trusts the system's. No text that it returns holds the
+// URL, since that holds the password.
+//
+// The client sends none of the commands that Memorystore blocks (FACTS, Redis):
+// no CLIENT SETINFO, no CLIENT MAINT_NOTIFICATIONS. It doesn't repeat commands
+// after a lost reply by itself: who called knows whether that is safe.
+func Options(url, caCert string) (*redis.Options, error) {
+	opts, err := redis.ParseURL(url)
+	if err != nil {
+		return nil, errors.New("REDIS_URL is not a Redis URL: want redis://[user:password@]host:port[/db], or rediss:// for TLS")
+	}
+	opts.DisableIdentity = true
+	opts.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+	opts.MaxRetries = -1
+	opts.ContextTimeoutEnabled = true
+	opts.DialTimeout = 5 * time.Second
+	opts.ReadTimeout = 5 * time.Second
+	opts.WriteTimeout = 5 * time.Second
+	if caCert == "" {
+		return opts, nil
+	}
+	if opts.TLSConfig == nil {
+		return nil, errors.New("REDIS_CA_CERT is set but REDIS_URL does not begin with rediss://, so that nothing would be encrypted: use rediss:// or unset REDIS_CA_CERT")
+	}
+	opts.TLSConfig.RootCAs, err = certificates(caCert)
+	opts.TLSConfig.MinVersion = tls.VersionTLS12
+	return opts, err
+}
+
+// certificates reads PEM certificates from a text, or from the file it names.
+func certificates(textOrPath string) (*x509.CertPool, error) {
+	text := []byte(textOrPath)
+	if !strings.Contains(textOrPath, "-----BEGIN") {
+		var err error
+		if text, err = os.ReadFile(textOrPath); err != nil {
+			return nil, fmt.Errorf("REDIS_CA_CERT is neither PEM text nor a file that can be read: %w", err)
+		}
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, errors.New("REDIS_CA_CERT holds no PEM certificate")
+	}
+	return pool, nil
+}

@@ -1,0 +1,312 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"tebraproxy/pkg/tebra"
+)
+
+// reserve gives the first entries of a batch the room that their lane has left,
+// and parks the others. What waits already goes first: while any is parked, all
+// are.
+//
+//	KEYS  1 open, 2 retrying (both of the lane), 3 requests
+//	ARGV  1 group parked, 2 group bridge, 3 lane, 4 window, then for each entry
+//	      its ID and its arrival in milliseconds
+//	returns how many were given room
+var reserve = redis.NewScript(`
+local room = tonumber(ARGV[4]) - math.max(redis.call('ZCARD', KEYS[1]) - redis.call('ZCARD', KEYS[2]), 0)
+if room > 0 and #redis.call('XPENDING', KEYS[3], ARGV[1], '-', '+', 1, ARGV[3]) > 0 then room = 0 end
+local given, rest = 0, {}
+for i = 5, #ARGV, 2 do
+  if given < room then
+    redis.call('ZADD', KEYS[1], 'NX', ARGV[i + 1], ARGV[i])
+    given = given + 1
+  else
+    rest[#rest + 1] = ARGV[i]
+  end
+end
+if #rest > 0 then
+  local claim = {'XCLAIM', KEYS[3], ARGV[1], ARGV[3], 0}
+  for _, id in ipairs(rest) do claim[#claim + 1] = id end
+  claim[#claim + 1] = 'FORCE'
+  claim[#claim + 1] = 'JUSTID'
+  local parked = redis.call(unpack(claim))
+  if #parked > 0 then redis.call('XACK', KEYS[3], ARGV[2], unpack(parked)) end
+end
+return given
+`)
+
+// park moves entries from hand into a lane's waiting line.
+//
+//	KEYS  1 requests
+//	ARGV  1 group parked, 2 group bridge, 3 lane, then the entries' IDs
+//	returns how many were moved; an entry that is no longer in the stream is not
+var park = redis.NewScript(`
+local claim = {'XCLAIM', KEYS[1], ARGV[1], ARGV[3], 0}
+for i = 4, #ARGV do claim[#claim + 1] = ARGV[i] end
+claim[#claim + 1] = 'FORCE'
+claim[#claim + 1] = 'JUSTID'
+local parked = redis.call(unpack(claim))
+if #parked > 0 then redis.call('XACK', KEYS[1], ARGV[2], unpack(parked)) end
+return #parked
+`)
+
+// fill takes the oldest entries that wait for a lane into a consumer's hand, as
+// many as there is room for, and makes them open.
+//
+//	KEYS  1 open, 2 retrying (both of the lane), 3 requests
+//	ARGV  1 group parked, 2 group bridge, 3 lane, 4 window, 5 consumer, 6 at most
+//	returns {entries as XRANGE gives them, IDs that are no longer in the stream}
+var fill = redis.NewScript(`
+local room = tonumber(ARGV[4]) - math.max(redis.call('ZCARD', KEYS[1]) - redis.call('ZCARD', KEYS[2]), 0)
+room = math.min(room, tonumber(ARGV[6]))
+if room <= 0 then return {{}, {}} end
+local waiting = redis.call('XPENDING', KEYS[3], ARGV[1], '-', '+', room, ARGV[3])
+if #waiting == 0 then return {{}, {}} end
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local entries, gone, ids = {}, {}, {}
+local claim = {'XCLAIM', KEYS[3], ARGV[2], ARGV[5], 0}
+for i, p in ipairs(waiting) do
+  local id = p[1]
+  ids[i] = id
+  local found = redis.call('XRANGE', KEYS[3], id, id)
+  if #found == 1 then
+    entries[#entries + 1] = found[1]
+    claim[#claim + 1] = id
+    local millis = math.min(tonumber(string.match(id, '^%d+')), now)
+    redis.call('ZADD', KEYS[1], 'NX', string.format('%.0f', millis), id)
+  else
+    gone[#gone + 1] = id
+  end
+end
+if #entries > 0 then
+  claim[#claim + 1] = 'FORCE'
+  claim[#claim + 1] = 'JUSTID'
+  redis.call(unpack(claim))
+end
+redis.call('XACK', KEYS[3], ARGV[1], unpack(ids))
+return {entries, gone}
+`)
+
+// reject acknowledges an entry that is no request and, only if it was still
+// there to be acknowledged, answers it.
+//
+//	KEYS  1 requests, 2 responses, 3 status, 4 open (of the lane)
+//	ARGV  1 group bridge, 2 entry ID, 3 number of response arguments, then the
+//	      response's fields, then the status's; without any, nobody is answered
+//	returns 1 if it was acknowledged now, else 0
+var reject = redis.NewScript(`
+if redis.call('XACK', KEYS[1], ARGV[1], ARGV[2]) == 0 then return 0 end
+redis.call('ZREM', KEYS[4], ARGV[2])
+local n = tonumber(ARGV[3])
+if n > 0 then
+  redis.call('XADD', KEYS[2], '*', unpack(ARGV, 4, 3 + n))
+  redis.call('XADD', KEYS[3], '*', unpack(ARGV, 4 + n))
+end
+return 1
+`)
+
+// leave removes a consumer unless something is pending for it.
+//
+//	KEYS  1 requests
+//	ARGV  1 group, 2 consumer
+//	returns 1 if it was removed, else 0
+var leave = redis.NewScript(`
+if #redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1, ARGV[2]) > 0 then return 0 end
+redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2])
+return 1
+`)
+
+// horizon finds how far the requests stream may be trimmed: the lowest ID that
+// is unread, in hand, parked or open.
+//
+//	KEYS  1 requests, then the open set of every lane
+//	ARGV  1 group bridge, 2 group parked
+//	returns IDs, the lowest of which must stay
+var horizon = redis.NewScript(`
+local ids = {}
+for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+  local info = {}
+  for i = 1, #group, 2 do info[group[i]] = group[i + 1] end
+  if info['name'] == ARGV[1] then ids[#ids + 1] = info['last-delivered-id'] end
+end
+for i = 1, 2 do
+  local pending = redis.call('XPENDING', KEYS[1], ARGV[i])
+  if pending[1] > 0 then ids[#ids + 1] = pending[2] end
+end
+for i = 2, #KEYS do
+  local oldest = redis.call('ZRANGE', KEYS[i], 0, 0, 'WITHSCORES')
+  if #oldest == 2 then ids[#ids + 1] = string.format('%.0f-0', tonumber(oldest[2])) end
+end
+return ids
+`)
+
+// Seat is an entry that wants room in its lane.
+type Seat struct {
+	EntryID string
+	Arrival time.Time
+}
+
+// Reserve gives room in a lane to the first of seats, as many as fit into its
+// window, and parks the others, which thereby leave the caller's hand. It
+// returns how many were given room. At most 1,000 seats a call.
+func (s *Stream) Reserve(ctx context.Context, lane string, window int, seats []Seat) (given int, err error) {
+	args := make([]any, 0, 4+2*len(seats))
+	args = append(args, tebra.GroupParked, tebra.GroupBridge, lane, window)
+	for _, seat := range seats {
+		args = append(args, seat.EntryID, seat.Arrival.UnixMilli())
+	}
+	given, err = reserve.Run(ctx, s.rdb, []string{s.keys.Open(lane), s.keys.Retrying(lane), s.keys.Requests()}, args...).Int()
+	if err != nil {
+		return 0, fmt.Errorf("reserving room for %d entries in lane %s: %w", len(seats), lane, err)
+	}
+	return given, nil
+}
+
+// Park moves entries in hand into a lane's waiting line, from where
+// [Stream.Fill] takes them. At most 1,000 a call.
+func (s *Stream) Park(ctx context.Context, lane string, ids []string) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	args := make([]any, 0, 3+len(ids))
+	args = append(args, tebra.GroupParked, tebra.GroupBridge, lane)
+	for _, id := range ids {
+		args = append(args, id)
+	}
+	if err := park.Run(ctx, s.rdb, []string{s.keys.Requests()}, args...).Err(); err != nil {
+		return fmt.Errorf("parking %d entries of lane %s: %w", len(ids), lane, err)
+	}
+	return nil
+}
+
+// Fill takes up to most (at most 1,000) of the entries that wait for a lane into
+// consumer's hand, oldest first, as far as its window has room. They are open
+// then. gone are IDs that waited but were trimmed by others meanwhile.
+func (s *Stream) Fill(ctx context.Context, lane string, window int, consumer string, most int) (entries []Entry, gone []string, err error) {
+	keys := []string{s.keys.Open(lane), s.keys.Retrying(lane), s.keys.Requests()}
+	raw, err := s.evalRaw(ctx, fill, keys, tebra.GroupParked, tebra.GroupBridge, lane, window, consumer, most)
+	if err == nil {
+		entries, gone, err = parseFill(raw)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("filling lane %s: %w", lane, err)
+	}
+	return entries, gone, nil
+}
+
+// evalRaw runs a script and returns its reply unparsed.
+func (s *Stream) evalRaw(ctx context.Context, script *redis.Script, keys []string, args ...any) ([]byte, error) {
+	call := make([]any, 0, 3+len(keys)+len(args))
+	call = append(call, "EVALSHA", script.Hash(), len(keys))
+	for _, k := range keys {
+		call = append(call, k)
+	}
+	call = append(call, args...)
+	raw, err := s.rdb.DoRaw(ctx, call...).Result()
+	if err != nil || !strings.HasPrefix(string(raw[:min(len(raw), 9)]), "-NOSCRIPT") {
+		return raw, err
+	}
+	if err := script.Load(ctx, s.rdb).Err(); err != nil {
+		return nil, err
+	}
+	return s.rdb.DoRaw(ctx, call...).Result()
+}
+
+// Reject acknowledges an entry that is no request and, if nobody did before,
+// adds answer and status. A nil answer adds neither: nobody can be told. It takes
+// the entry out of the lane's open set, should it be there, and reports whether
+// it was the one to do so.
+func (s *Stream) Reject(ctx context.Context, id, lane string, answer *tebra.Response) (bool, error) {
+	args := []any{tebra.GroupBridge, id, 0}
+	if answer != nil {
+		fields := answer.Fields()
+		args[2] = len(fields)
+		for _, f := range fields {
+			args = append(args, f)
+		}
+		status := tebra.StatusUpdate{
+			CorrelationID: answer.CorrelationID, RequestID: answer.RequestID, State: answer.State(),
+			Timestamp: answer.Timestamp, UserID: answer.UserID, Action: answer.Action, ErrorCode: answer.ErrorCode,
+		}
+		for _, f := range status.Fields() {
+			args = append(args, f)
+		}
+	}
+	keys := []string{s.keys.Requests(), s.keys.Responses(), s.keys.Status(), s.keys.Open(lane)}
+	done, err := reject.Run(ctx, s.rdb, keys, args...).Bool()
+	if err != nil {
+		return false, fmt.Errorf("rejecting entry %s: %w", id, err)
+	}
+	return done, nil
+}
+
+// Leave removes a consumer from group bridge unless something is pending for it,
+// and reports whether it did.
+func (s *Stream) Leave(ctx context.Context, consumer string) (bool, error) {
+	left, err := leave.Run(ctx, s.rdb, []string{s.keys.Requests()}, tebra.GroupBridge, consumer).Bool()
+	if err != nil {
+		return false, fmt.Errorf("removing consumer %s: %w", consumer, err)
+	}
+	return left, nil
+}
+
+// TrimRequests removes entries that were added before the given time, except
+// what is unread, in hand, parked or open in one of lanes, and all that came
+// after the oldest of those.
+func (s *Stream) TrimRequests(ctx context.Context, before time.Time, lanes []string) error {
+	keys := make([]string, 0, 1+len(lanes))
+	keys = append(keys, s.keys.Requests())
+	for _, lane := range lanes {
+		keys = append(keys, s.keys.Open(lane))
+	}
+	needed, err := horizon.Run(ctx, s.rdb, keys, tebra.GroupBridge, tebra.GroupParked).StringSlice()
+	if err != nil {
+		return fmt.Errorf("finding how far %s may be trimmed: %w", s.keys.Requests(), err)
+	}
+	limit := tebra.EntryID{Millis: uint64(max(before.UnixMilli(), 0))}
+	for _, s := range needed {
+		id, err := tebra.ParseEntryID(s)
+		if err != nil {
+			return err
+		}
+		if id.Compare(limit) < 0 {
+			limit = id
+		}
+	}
+	return s.trim(ctx, s.keys.Requests(), limit)
+}
+
+// TrimAnswers removes answers and statuses that were added before the given time.
+func (s *Stream) TrimAnswers(ctx context.Context, before time.Time) error {
+	limit := tebra.EntryID{Millis: uint64(max(before.UnixMilli(), 0))}
+	return errors.Join(s.trim(ctx, s.keys.Responses(), limit), s.trim(ctx, s.keys.Status(), limit))
+}
+
+// trim removes a stream's entries below limit: first whole nodes, a bounded
+// number a call so that Redis never stands still for long, then the few that are
+// left to the exact limit, since what is in them should not outlive it.
+func (s *Stream) trim(ctx context.Context, key string, limit tebra.EntryID) error {
+	const perCall = 10_000
+	for {
+		n, err := s.rdb.XTrimMinIDApprox(ctx, key, limit.String(), perCall).Result()
+		if err != nil {
+			return fmt.Errorf("trimming %s: %w", key, err)
+		}
+		if n == 0 {
+			break
+		}
+	}
+	if err := s.rdb.XTrimMinID(ctx, key, limit.String()).Err(); err != nil {
+		return fmt.Errorf("trimming %s: %w", key, err)
+	}
+	return nil
+}

@@ -1,0 +1,336 @@
+package stream_test
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"tebraproxy/pkg/peertest"
+	"tebraproxy/pkg/stream"
+	"tebraproxy/pkg/tebra"
+)
+
+func TestMain(m *testing.M) { peertest.Main(m) }
+
+const (
+	lane     = "slow"
+	consumer = "b1"
+)
+
+type bundle struct {
+	*testing.T
+	rdb  *redis.Client
+	keys tebra.Keys
+	s    *stream.Stream
+}
+
+func setup(t *testing.T) bundle {
+	t.Helper()
+	rdb := peertest.Redis(t).Client()
+	keys, err := tebra.NewKeys("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := bundle{t, rdb, keys, stream.New(rdb, keys)}
+	if _, err := b.s.EnsureGroups(t.Context()); err != nil {
+		t.Fatalf("EnsureGroups() = %v", err)
+	}
+	return b
+}
+
+// add writes n entries with IDs 1-0, 2-0, ….
+func (b bundle) add(n int) []string {
+	b.Helper()
+	var ids []string
+	for i := 1; i <= n; i++ {
+		id := fmt.Sprintf("%d-0", i)
+		if err := b.rdb.XAdd(b.Context(), &redis.XAddArgs{Stream: b.keys.Requests(), ID: id, Values: []string{"n", id}}).Err(); err != nil {
+			b.Fatalf("XADD: %v", err)
+		}
+		ids = append(ids, id)
+	}
+	return ids
+}
+
+// read gives n entries to the consumer.
+func (b bundle) read(n int) []stream.Entry {
+	b.Helper()
+	entries, err := b.s.Read(b.Context(), consumer, n, time.Second)
+	if err != nil || len(entries) != n {
+		b.Fatalf("Read() = %d entries, %v, want %d", len(entries), err, n)
+	}
+	return entries
+}
+
+// pending returns the IDs that a consumer of a group has pending.
+func (b bundle) pending(group, consumer string) []string {
+	b.Helper()
+	list, err := b.rdb.XPendingExt(b.Context(), &redis.XPendingExtArgs{
+		Stream: b.keys.Requests(), Group: group, Start: "-", End: "+", Count: 1000, Consumer: consumer}).Result()
+	if err != nil && err != redis.Nil {
+		b.Fatalf("XPENDING: %v", err)
+	}
+	var ids []string
+	for _, p := range list {
+		ids = append(ids, p.ID)
+	}
+	return ids
+}
+
+func (b bundle) open() []string {
+	b.Helper()
+	ids, err := b.rdb.ZRange(b.Context(), b.keys.Open(lane), 0, -1).Result()
+	if err != nil {
+		b.Fatalf("ZRANGE: %v", err)
+	}
+	return ids
+}
+
+func (b bundle) wantIDs(what string, got, want []string) {
+	b.Helper()
+	if !slices.Equal(got, want) {
+		b.Errorf("%s = %v, want %v", what, got, want)
+	}
+}
+
+func seatsOf(ids []string) []stream.Seat {
+	var seats []stream.Seat
+	for i, id := range ids {
+		seats = append(seats, stream.Seat{EntryID: id, Arrival: time.UnixMilli(int64(i))})
+	}
+	return seats
+}
+
+func TestEntriesFromBeforeTheFirstStartAreRead(t *testing.T) {
+	t.Parallel()
+	rdb := peertest.Redis(t).Client()
+	keys, _ := tebra.NewKeys("{early}")
+	if err := rdb.XAdd(t.Context(), &redis.XAddArgs{Stream: keys.Requests(), Values: []string{"a", "b"}}).Err(); err != nil {
+		t.Fatal(err)
+	}
+	s := stream.New(rdb, keys)
+	made, err := s.EnsureGroups(t.Context())
+	if err != nil || !made {
+		t.Fatalf("EnsureGroups() = %v, %v, want true", made, err)
+	}
+	if made, err = s.EnsureGroups(t.Context()); err != nil || made {
+		t.Errorf("second EnsureGroups() = %v, %v, want false", made, err)
+	}
+	entries, err := s.Read(t.Context(), consumer, 10, time.Second)
+	if err != nil || len(entries) != 1 {
+		t.Errorf("Read() = %v, %v, want the entry", entries, err)
+	}
+}
+
+func TestReadKeepsDuplicateFieldsAndTheirOrder(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	want := []string{"x", "1", "a", "2", "x", "3", "", ""}
+	if err := b.rdb.XAdd(t.Context(), &redis.XAddArgs{Stream: b.keys.Requests(), Values: want}).Err(); err != nil {
+		t.Fatal(err)
+	}
+	b.wantIDs("fields", b.read(1)[0].Fields, want)
+}
+
+func TestALaneNeverHoldsMoreThanItsWindowAndTheRestWaitsInOrder(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	ids := b.add(10)
+	b.read(10)
+	given, err := b.s.Reserve(t.Context(), lane, 3, seatsOf(ids[:6]))
+	if err != nil || given != 3 {
+		t.Fatalf("Reserve() = %d, %v, want 3", given, err)
+	}
+	if given, err = b.s.Reserve(t.Context(), lane, 100, seatsOf(ids[6:])); err != nil || given != 0 {
+		t.Fatalf("Reserve() behind parked entries = %d, %v, want 0", given, err)
+	}
+	b.wantIDs("open", b.open(), ids[:3])
+	b.wantIDs("parked", b.pending(tebra.GroupParked, lane), ids[3:])
+	b.wantIDs("in hand", b.pending(tebra.GroupBridge, consumer), ids[:3])
+
+	if err := b.rdb.ZRem(t.Context(), b.keys.Open(lane), ids[0], ids[1]).Err(); err != nil {
+		t.Fatal(err)
+	}
+	entries, gone, err := b.s.Fill(t.Context(), lane, 3, "b2", 100)
+	if err != nil || len(gone) != 0 || len(entries) != 2 || entries[0].ID != ids[3] || entries[1].ID != ids[4] || len(entries[0].Fields) != 2 {
+		t.Fatalf("Fill() = %v, %v, %v, want entries %v", entries, gone, err, ids[3:5])
+	}
+	b.wantIDs("in the filler's hand", b.pending(tebra.GroupBridge, "b2"), ids[3:5])
+	b.wantIDs("still parked", b.pending(tebra.GroupParked, lane), ids[5:])
+}
+
+func TestWhoWaitsOutABackoffLeavesItsRoomToOthers(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	ids := b.add(4)
+	b.read(4)
+	if given, err := b.s.Reserve(t.Context(), lane, 2, seatsOf(ids[:2])); err != nil || given != 2 {
+		t.Fatalf("Reserve() = %d, %v, want 2", given, err)
+	}
+	if err := b.rdb.ZAdd(t.Context(), b.keys.Retrying(lane), redis.Z{Member: ids[0]}).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if given, err := b.s.Reserve(t.Context(), lane, 2, seatsOf(ids[2:])); err != nil || given != 1 {
+		t.Errorf("Reserve() = %d, %v, want 1", given, err)
+	}
+}
+
+func TestAnEntryTrimmedWhileParkedIsReportedOnce(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	ids := b.add(2)
+	b.read(2)
+	if err := b.s.Park(t.Context(), lane, ids); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.rdb.XDel(t.Context(), b.keys.Requests(), ids[0]).Err(); err != nil {
+		t.Fatal(err)
+	}
+	entries, gone, err := b.s.Fill(t.Context(), lane, 10, consumer, 10)
+	if err != nil || len(entries) != 1 || entries[0].ID != ids[1] {
+		t.Errorf("Fill() = %v, %v, want entry %s", entries, err, ids[1])
+	}
+	b.wantIDs("gone", gone, ids[:1])
+	b.wantIDs("parked", b.pending(tebra.GroupParked, lane), nil)
+}
+
+func TestARejectedEntryIsAnsweredByOneOnly(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	ids := b.add(1)
+	b.read(1)
+	answer := &tebra.Response{ID: "r", RequestID: "q", CorrelationID: "c", ErrorCode: tebra.Malformed, Error: "why", Timestamp: time.UnixMilli(1)}
+	for i, want := range []bool{true, false} {
+		if got, err := b.s.Reject(t.Context(), ids[0], lane, answer); err != nil || got != want {
+			t.Errorf("Reject() no. %d = %v, %v, want %v", i+1, got, err, want)
+		}
+	}
+	for _, key := range []string{b.keys.Responses(), b.keys.Status()} {
+		if n := b.rdb.XLen(t.Context(), key).Val(); n != 1 {
+			t.Errorf("%s has %d entries, want 1", key, n)
+		}
+	}
+}
+
+func TestAConsumerWithPendingEntriesCannotLeave(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	ids := b.add(1)
+	b.read(1)
+	if left, err := b.s.Leave(t.Context(), consumer); err != nil || left {
+		t.Errorf("Leave() with an entry in hand = %v, %v, want false", left, err)
+	}
+	if err := b.s.Ack(t.Context(), ids); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := b.s.Leave(t.Context(), consumer); err != nil || !left {
+		t.Errorf("Leave() = %v, %v, want true", left, err)
+	}
+}
+
+func TestWhatIsGivenBackIsClaimedAtOnce(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	ids := b.add(2)
+	b.read(2)
+	entries, _, _, err := b.s.AutoClaim(t.Context(), "b2", time.Minute, "0-0", 10)
+	if err != nil || len(entries) != 0 {
+		t.Fatalf("AutoClaim() of what is not idle = %v, %v, want nothing", entries, err)
+	}
+	if err := b.s.GiveBack(t.Context(), consumer, ids); err != nil {
+		t.Fatal(err)
+	}
+	entries, _, _, err = b.s.AutoClaim(t.Context(), "b2", time.Minute, "0-0", 10)
+	if err != nil || len(entries) != 2 {
+		t.Errorf("AutoClaim() = %v, %v, want both", entries, err)
+	}
+	own, err := b.s.Own(t.Context(), "b2", "0-0", 10)
+	if err != nil || len(own) != 2 {
+		t.Errorf("Own() = %v, %v, want both", own, err)
+	}
+}
+
+func TestTrimmingSparesWhatIsUnreadInHandParkedOrOpen(t *testing.T) {
+	t.Parallel()
+	for name, prepare := range map[string]func(bundle, []string){
+		"unread":  func(bundle, []string) {},
+		"in hand": func(b bundle, _ []string) { b.read(10) },
+		"parked": func(b bundle, ids []string) {
+			b.read(10)
+			if err := b.s.Park(b.Context(), lane, ids[4:5]); err != nil {
+				b.Fatal(err)
+			}
+		},
+		"open": func(b bundle, ids []string) {
+			b.read(10)
+			if err := b.rdb.ZAdd(b.Context(), b.keys.Open(lane), redis.Z{Score: 5, Member: ids[4]}).Err(); err != nil {
+				b.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			ids := b.add(10)
+			prepare(b, ids)
+			kept, settled := ids, ids
+			if name == "parked" || name == "open" {
+				kept = ids[4:]
+			}
+			if name == "unread" || name == "in hand" {
+				settled = nil
+			}
+			if err := b.s.Ack(t.Context(), settled); err != nil {
+				t.Fatal(err)
+			}
+			if err := b.s.TrimRequests(t.Context(), time.Now(), []string{lane}); err != nil {
+				t.Fatalf("TrimRequests() = %v", err)
+			}
+			left, err := b.rdb.XRange(t.Context(), b.keys.Requests(), "-", "+").Result()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, m := range left {
+				got = append(got, m.ID)
+			}
+			b.wantIDs("left", got, kept)
+		})
+	}
+}
+
+func TestTrimmingByAgeTakesOnlyWhatIsOld(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	ids := b.add(10)
+	b.read(10)
+	if err := b.s.Ack(t.Context(), ids); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.s.TrimRequests(t.Context(), time.UnixMilli(4), []string{lane}); err != nil {
+		t.Fatal(err)
+	}
+	if n := b.rdb.XLen(t.Context(), b.keys.Requests()).Val(); n != 7 {
+		t.Errorf("%d entries are left, want 7: those from 4-0 on", n)
+	}
+}
+
+func TestWaitingTellsWhereEntriesWait(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	if w, err := b.s.Waiting(t.Context()); err != nil || !w.Idle() {
+		t.Errorf("Waiting() of nothing = %+v, %v, want idle", w, err)
+	}
+	ids := b.add(3)
+	b.read(2)
+	if err := b.s.Park(t.Context(), lane, ids[:1]); err != nil {
+		t.Fatal(err)
+	}
+	w, err := b.s.Waiting(t.Context())
+	if err != nil || !w.Unread || w.InHand != 1 || w.Parked != 1 || w.Idle() {
+		t.Errorf("Waiting() = %+v, %v, want one unread, one in hand, one parked", w, err)
+	}
+}
