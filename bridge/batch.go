@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"github.com/google/uuid"
 
 	"tebraproxy/pkg/stream"
@@ -38,22 +37,20 @@ type item struct {
 
 func (it *item) entryID() string { return it.envelope.EntryID }
 
-// message returns the item as Pub/Sub carries it.
-func (it *item) message() *pubsubpb.PubsubMessage {
-	return &pubsubpb.PubsubMessage{
-		Data:       it.request.AppendJSON(make([]byte, 0, 256+len(it.request.Params)+len(it.request.Metadata))),
-		Attributes: it.envelope.Attributes(),
-	}
-}
-
 // reject is an entry that is no request: what is wrong with it, and the dead
 // letter that says so.
 type reject struct {
 	entryID string
 	err     *tebra.DecodeError
-	letter  *pubsubpb.PubsubMessage
+	letter  letter
 	answer  *tebra.Response // nil when nobody can be told
 	lane    string          // where it is open, or ""
+}
+
+// letter is what a reject becomes in the dead-letter topic.
+type letter struct {
+	data     []byte
+	envelope tebra.Envelope
 }
 
 // newBatch decodes entries and notes them as held; the caller releases.
@@ -118,9 +115,7 @@ func (b *Bridge) newReject(e stream.Entry, req tebra.Request, err error, now tim
 		RequestID: req.ID, CorrelationID: req.CorrelationID, Action: req.Action, UserID: req.UserID,
 		EntryID: e.ID, AdmittedAt: now, Reason: bad.Code,
 	}
-	r := reject{entryID: e.ID, err: bad, letter: &pubsubpb.PubsubMessage{
-		Data: letterData(e, bad), Attributes: envelope.Attributes(),
-	}}
+	r := reject{entryID: e.ID, err: bad, letter: letter{data: letterData(e, bad), envelope: envelope}}
 	if answerable {
 		id, _ := tebra.ParseEntryID(e.ID)
 		r.answer = &tebra.Response{
@@ -135,7 +130,7 @@ func (b *Bridge) newReject(e stream.Entry, req tebra.Request, err error, now tim
 // letterData is the body of the dead letter of a rejected entry: what is wrong
 // with it, and except for size its fields as they came, duplicates included.
 func letterData(e stream.Entry, bad *tebra.DecodeError) []byte {
-	letter := struct {
+	body := struct {
 		Entry  string      `json:"entry"`
 		Reason string      `json:"reason"`
 		Bytes  int         `json:"bytes"`
@@ -143,12 +138,12 @@ func letterData(e stream.Entry, bad *tebra.DecodeError) []byte {
 	}{Entry: e.ID, Reason: bad.Error(), Bytes: entryBytes(e) - len(e.ID)}
 	if bad.Code != tebra.TooLarge {
 		for i := 0; i+1 < len(e.Fields); i += 2 {
-			letter.Fields = append(letter.Fields, [2]string{
+			body.Fields = append(body.Fields, [2]string{
 				strings.ToValidUTF8(e.Fields[i], "\uFFFD"), strings.ToValidUTF8(e.Fields[i+1], "\uFFFD"),
 			})
 		}
 	}
-	data, err := json.Marshal(letter)
+	data, err := json.Marshal(body)
 	if err != nil { // strings and numbers always marshal
 		return []byte(fmt.Sprintf("{%q:%q}", "entry", e.ID))
 	}
@@ -158,8 +153,8 @@ func letterData(e stream.Entry, bad *tebra.DecodeError) []byte {
 // trimmed is the reject of an entry whose contents are gone.
 func trimmed(entryID string) reject {
 	bad := &tebra.DecodeError{Code: reasonTrimmed, Reason: "the entry was removed from the stream by somebody else before it was served"}
-	return reject{entryID: entryID, err: bad, letter: &pubsubpb.PubsubMessage{
-		Data:       letterData(stream.Entry{ID: entryID}, bad),
-		Attributes: tebra.Envelope{EntryID: entryID, Reason: reasonTrimmed}.Attributes(),
+	return reject{entryID: entryID, err: bad, letter: letter{
+		data:     letterData(stream.Entry{ID: entryID}, bad),
+		envelope: tebra.Envelope{EntryID: entryID, Reason: reasonTrimmed},
 	}}
 }

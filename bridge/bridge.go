@@ -54,6 +54,8 @@ type Bridge struct {
 	log      *slog.Logger
 	started  time.Time
 
+	statusKey string
+
 	gate   gate
 	hand   hand
 	clock  clock
@@ -81,9 +83,10 @@ func New(cfg Config, deps Deps) *Bridge {
 	}
 	b := &Bridge{
 		cfg: cfg, deps: deps,
-		stream:   stream.New(deps.Redis, deps.Keys),
-		consumer: "bridge-" + deps.NewID(),
-		started:  time.Now(),
+		stream:    stream.New(deps.Redis, deps.Keys),
+		consumer:  "bridge-" + deps.NewID(),
+		started:   time.Now(),
+		statusKey: deps.Keys.Status(),
 	}
 	b.log = deps.Log.With("consumer", b.consumer)
 	b.notes.log = b.log

@@ -5,8 +5,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
-
 	"tebraproxy/pkg/breaker"
 	"tebraproxy/pkg/tebra"
 )
@@ -96,9 +94,5 @@ func (b *Bridge) probe(ctx context.Context) error {
 	if err != nil || !mine {
 		return err
 	}
-	message := &pubsubpb.PubsubMessage{
-		Data:       []byte("{}"),
-		Attributes: tebra.Envelope{Probe: true, AdmittedAt: b.clock.now()}.Attributes(),
-	}
-	return b.deps.Requests.One(ctx, message)
+	return b.deps.Requests.One(ctx, []byte("{}"), tebra.Envelope{Probe: true, AdmittedAt: b.clock.now()})
 }

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"time"
 
-	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
-
 	"tebraproxy/pkg/ledger"
 	"tebraproxy/pkg/publish"
 	"tebraproxy/pkg/tebra"
@@ -66,18 +64,20 @@ func (b *Bridge) publish(ctx, giveUp context.Context, bt *batch) []string {
 func (b *Bridge) publishOnce(giveUp context.Context, bt *batch, items []item, confirmed *[]string) (failed []item, first error) {
 	ctx, cancel := context.WithTimeout(giveUp, publishTimeout)
 	defer cancel()
-	messages := make([]*pubsubpb.PubsubMessage, len(items))
+	var messages publish.Batch
+	var data []byte
 	for i := range items {
-		messages[i] = items[i].message()
+		data = items[i].request.AppendJSON(data[:0])
+		messages.Add(data, &items[i].envelope)
 	}
 	began := time.Now()
-	for i, err := range b.deps.Requests.Publish(ctx, messages) {
+	for i, err := range b.deps.Requests.Publish(ctx, &messages) {
 		var refused *publish.RefusedError
 		switch {
 		case err == nil:
 			*confirmed = append(*confirmed, items[i].entryID())
 		case errors.As(err, &refused):
-			bt.rejects = append(bt.rejects, b.refuse(&items[i], messages[i]))
+			bt.rejects = append(bt.rejects, b.refuse(&items[i]))
 		default:
 			failed = append(failed, items[i])
 			if first == nil {
@@ -117,14 +117,14 @@ func (b *Bridge) stamp(ctx context.Context, items []item) error {
 }
 
 // refuse makes a reject of a request that Pub/Sub will not carry.
-func (b *Bridge) refuse(it *item, msg *pubsubpb.PubsubMessage) reject {
+func (b *Bridge) refuse(it *item) reject {
 	bad := &tebra.DecodeError{Code: tebra.DeadLettered, Reason: "Pub/Sub refuses to carry the request"}
 	env := it.envelope
 	env.Reason = bad.Code
 	now := b.clock.now()
 	return reject{
 		entryID: it.entryID(), err: bad, lane: it.envelope.Lane,
-		letter: &pubsubpb.PubsubMessage{Data: msg.Data, Attributes: env.Attributes()},
+		letter: letter{data: it.request.AppendJSON(nil), envelope: env},
 		answer: &tebra.Response{
 			ID: b.deps.NewID(), RequestID: it.request.ID, CorrelationID: it.request.CorrelationID,
 			Error: bad.Error(), ErrorCode: bad.Code, Timestamp: now, Duration: now.Sub(it.arrival),
@@ -174,11 +174,11 @@ func (b *Bridge) rejectAll(ctx, giveUp context.Context, rejects []reject) {
 func (b *Bridge) rejectOnce(giveUp context.Context, rejects []reject) (failed []reject, first error) {
 	ctx, cancel := context.WithTimeout(giveUp, publishTimeout)
 	defer cancel()
-	letters := make([]*pubsubpb.PubsubMessage, len(rejects))
+	var letters publish.Batch
 	for i := range rejects {
-		letters[i] = rejects[i].letter
+		letters.Add(rejects[i].letter.data, &rejects[i].letter.envelope)
 	}
-	for i, err := range b.deps.DeadLetters.Publish(ctx, letters) {
+	for i, err := range b.deps.DeadLetters.Publish(ctx, &letters) {
 		if err == nil {
 			err = b.finishReject(ctx, &rejects[i])
 		}

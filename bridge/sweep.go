@@ -135,7 +135,7 @@ func (b *Bridge) deadLetter(ctx context.Context, it *item, reason tebra.ErrorCod
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
 	it.envelope.Reason = reason
-	return b.deps.DeadLetters.One(ctx, it.message())
+	return b.deps.DeadLetters.One(ctx, it.request.AppendJSON(nil), it.envelope)
 }
 
 // closeOverdue ends an entry whose contents are gone.
@@ -143,7 +143,7 @@ func (b *Bridge) closeOverdue(ctx context.Context, lane, id string) error {
 	r := trimmed(id)
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
-	if err := b.deps.DeadLetters.One(ctx, r.letter); err != nil {
+	if err := b.deps.DeadLetters.One(ctx, r.letter.data, r.letter.envelope); err != nil {
 		return err
 	}
 	if err := b.deps.Redis.ZRem(ctx, b.deps.Keys.Open(lane), id).Err(); err != nil {

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"time"
 
-	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"github.com/sethvargo/go-retry"
 
 	"tebraproxy/pkg/breaker"
@@ -27,7 +26,7 @@ type Caller interface {
 // DeadLetters publishes to the dead-letter topic and returns once the broker has
 // confirmed it; a publish.Publisher does.
 type DeadLetters interface {
-	One(context.Context, *pubsubpb.PubsubMessage) error
+	One(ctx context.Context, data []byte, envelope tebra.Envelope) error
 }
 
 // Deps is what the functions work with. They close none of it.
@@ -303,8 +302,8 @@ func (r *run) complete(ctx context.Context, d decision, result php.Result) error
 func (r *run) deadLetter(ctx context.Context, reason tebra.ErrorCode) error {
 	env := r.env
 	env.Reason = reason
-	message := &pubsubpb.PubsubMessage{Data: r.request.AppendJSON(nil), Attributes: env.Attributes()}
-	return persist(ctx, func(ctx context.Context) error { return r.deps.DeadLetters.One(ctx, message) })
+	data := r.request.AppendJSON(nil)
+	return persist(ctx, func(ctx context.Context) error { return r.deps.DeadLetters.One(ctx, data, env) })
 }
 
 // stepTimeout bounds one try at a step in the ledger or the dead letters.

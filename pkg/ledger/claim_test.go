@@ -597,8 +597,8 @@ func TestTimesAreWrittenAsTebraWritesThem(t *testing.T) {
 			times = append(times, time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC).Add(time.Duration(day)*24*time.Hour+time.Duration(day)*97_001*time.Millisecond))
 		}
 		for _, at := range times {
-			got, err := script.Run(t.Context(), f.rdb, []string{"a", "b", "c", "d"},
-				millis(at), "1", "t", "1-1", "", "", "", "", "0", "1").Text()
+			got, err := script.Run(t.Context(), f.rdb, []string{"a", "b", "c", "d", "e", "f"},
+				millis(at), "1", "t", "1-1", "", "", "", "", "0", "1", "g", "h").Text()
 			f.must(err)
 			if want := tebra.FormatTime(at); got != want {
 				t.Fatalf("rfc3339(%d) = %s, want %s", at.UnixMilli(), got, want)

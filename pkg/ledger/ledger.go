@@ -124,11 +124,13 @@ func (d Delivery) arrival() time.Time {
 // lua/delivery.lua names, and then the script's own.
 func (l *Ledger) run(ctx context.Context, rdb redis.Scripter, script *redis.Script, d Delivery, token string, keys []string, args ...any) *redis.Cmd {
 	e := d.Envelope
-	allKeys := make([]string, 0, 4+len(keys))
-	allKeys = append(allKeys, l.keys.Ledger(e.Ledger), l.keys.Open(e.Lane), l.keys.Retrying(e.Lane), l.keys.Status())
-	allArgs := make([]any, 0, 10+len(args))
+	allKeys := make([]string, 0, 6+len(keys))
+	allKeys = append(allKeys, l.keys.Ledger(e.Ledger), l.keys.Open(e.Lane), l.keys.Retrying(e.Lane),
+		l.keys.Status(), l.keys.Responses(), l.keys.Requests())
+	allArgs := make([]any, 0, 12+len(args))
 	allArgs = append(allArgs, l.clock(), l.cfg.TTL.Milliseconds(), token, e.EntryID,
-		e.RequestID, e.CorrelationID, e.UserID, e.Action, millis(d.arrival()), l.maxAnswered)
+		e.RequestID, e.CorrelationID, e.UserID, e.Action, millis(d.arrival()), l.maxAnswered,
+		tebra.GroupBridge, tebra.GroupParked)
 	return script.Run(ctx, rdb, append(allKeys, keys...), append(allArgs, args...)...)
 }
 

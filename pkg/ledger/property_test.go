@@ -44,12 +44,15 @@ type entry struct {
 	req      request
 	life     int  // how often Redis had been flushed when it came
 	unread   bool // the bridge has not published and acknowledged it
+	taken    bool // the bridge had it in hand before
 	parked   bool
 	replaced bool // replayed before it had an answer
 	losses   int  // how often the record was lost: each may cost a second answer
 	answers  int
 	ended    bool // a terminal status was written
 }
+
+func (e *entry) id() string { return e.d.Envelope.EntryID }
 
 // A message is a published entry in Pub/Sub.
 type message struct {
@@ -63,6 +66,8 @@ type message struct {
 type worker struct {
 	m       *message
 	c       *Claim
+	until   int64 // when its lease ends
+	lost    bool  // Redis lost the record that it holds
 	started bool
 	grant   int // which grant of the request it started under
 }
@@ -202,22 +207,42 @@ const (
 )
 
 func (w *world) take(t *rapid.T, e *entry, dies int) {
-	if w.ended(e) {
+	if e.taken && (!w.pending(tebra.GroupBridge, e) || w.ended(e)) {
+		w.acknowledge(tebra.GroupBridge, e)
 		e.unread = false
 		return
 	}
+	e.taken = true
+	w.must(w.rdb.Do(w.t.Context(), "XCLAIM", w.keys.Requests(), tebra.GroupBridge, "b", 0, e.id(), "FORCE", "JUSTID").Err())
 	w.grantAnew(e)
 	e.d = w.fixture.admit(e.d)
 	if dies == diesBeforePublishing {
 		return
 	}
 	w.messages = append(w.messages, &message{e: e, d: e.d})
-	e.unread = dies == diesBeforeAcknowledged
+	if dies == diesBeforeAcknowledged {
+		return
+	}
+	w.acknowledge(tebra.GroupBridge, e)
+	e.unread = false
+}
+
+func (w *world) acknowledge(group string, e *entry) {
+	w.must(w.rdb.XAck(w.t.Context(), w.keys.Requests(), group, e.id()).Err())
+}
+
+// pending tells whether the group still has the entry in hand or waiting.
+func (w *world) pending(group string, e *entry) bool {
+	found, err := w.rdb.XPendingExt(w.t.Context(), &redis.XPendingExtArgs{
+		Stream: w.keys.Requests(), Group: group, Start: e.id(), End: e.id(), Count: 1,
+	}).Result()
+	w.must(err)
+	return len(found) == 1
 }
 
 // ended asks the ledger whether e needs nothing more.
 func (w *world) ended(e *entry) bool {
-	s, err := w.l.Lookup(w.t.Context(), []Ref{{Hash: e.d.Envelope.Ledger, EntryID: e.d.Envelope.EntryID}})
+	s, err := w.l.Lookup(w.t.Context(), []Ref{{Hash: e.d.Envelope.Ledger, EntryID: e.id()}})
 	w.must(err)
 	return s[0] == AnsweredHere || s[0] == SupersededHere
 }
@@ -247,13 +272,26 @@ func (w *world) process(t *rapid.T, m *message) {
 	switch c.Verdict {
 	case Run:
 		w.checkRun(t, m.d)
-		w.workers = append(w.workers, &worker{m: m, c: c})
+		w.employ(t, m, c)
 	case Unknown:
-		w.workers = append(w.workers, &worker{m: m, c: c})
+		w.employ(t, m, c)
 	case Busy:
 	default:
 		m.acked = true
 	}
+}
+
+// employ notes who holds a claim. While its lease lasts nobody else does, unless
+// Redis lost the record.
+func (w *world) employ(t *rapid.T, m *message, c *Claim) *worker {
+	for _, other := range w.workers {
+		if !other.lost && other.until > w.now.Load() && other.c.Delivery.Envelope.Ledger == m.d.Envelope.Ledger {
+			t.Fatalf("entry %s is claimed under the lease of entry %s", m.e.id(), other.m.e.id())
+		}
+	}
+	k := &worker{m: m, c: c, until: w.now.Load() + c.Lease.Milliseconds()}
+	w.workers = append(w.workers, k)
+	return k
 }
 
 func (w *world) claimFor(t *rapid.T, d Delivery, mode string) *Claim {
@@ -459,15 +497,17 @@ func (w *world) unpark(t *rapid.T) {
 
 func (w *world) takeUp(e *entry) {
 	e.parked = false
-	id := e.d.Envelope.EntryID
-	w.must(w.rdb.XAck(w.t.Context(), w.keys.Requests(), tebra.GroupParked, id).Err())
+	if !w.pending(tebra.GroupParked, e) {
+		return
+	}
+	w.acknowledge(tebra.GroupParked, e)
 	if w.ended(e) {
 		return
 	}
 	var err error
 	e.d.Envelope.Epoch, err = w.l.Epoch(w.t.Context())
 	w.must(err)
-	w.must(w.rdb.ZAddNX(w.t.Context(), w.keys.Open(tebra.DefaultLane), redis.Z{Score: 1, Member: id}).Err())
+	w.must(w.rdb.ZAddNX(w.t.Context(), w.keys.Open(tebra.DefaultLane), redis.Z{Score: 1, Member: e.id()}).Err())
 	w.messages = append(w.messages, &message{e: e, d: e.d})
 }
 
@@ -499,8 +539,7 @@ func (w *world) settled(t *rapid.T, m *message, c *Claim) {
 	if rapid.IntRange(0, 3).Draw(t, "settler dies") == 0 {
 		return
 	}
-	k := &worker{m: m, c: c}
-	w.workers = append(w.workers, k)
+	k := w.employ(t, m, c)
 	if c.Verdict == Unknown {
 		w.complete(t, k, fail(tebra.OutcomeUnknown))
 	} else {
@@ -538,7 +577,7 @@ func (w *world) replay(t *rapid.T) {
 }
 
 func (w *world) replayDone(t *rapid.T, e *entry, wish Replay, got Replayed) {
-	id := e.d.Envelope.EntryID
+	id := e.id()
 	if got.Already {
 		if want := w.replayed[id]; want != got.EntryID {
 			t.Fatalf("Replay(%s) found entry %s, want %s", id, got.EntryID, want)
@@ -572,7 +611,7 @@ func (w *world) trim(t *rapid.T) {
 		return
 	}
 	e := pick(t, "entry", w.entries, func(e *entry) bool { return !e.unread && !e.parked })
-	w.must(w.rdb.XDel(w.t.Context(), w.keys.Requests(), e.d.Envelope.EntryID).Err())
+	w.must(w.rdb.XDel(w.t.Context(), w.keys.Requests(), e.id()).Err())
 }
 
 // Redis loses what it had.
@@ -601,6 +640,9 @@ func (w *world) loseEverything(t *rapid.T) {
 	for _, e := range w.entries {
 		e.unread, e.parked, e.answers, e.ended = false, false, 0, false
 	}
+	for _, k := range w.workers {
+		k.lost = true
+	}
 }
 
 func (w *world) loseRecord(t *rapid.T) {
@@ -609,8 +651,11 @@ func (w *world) loseRecord(t *rapid.T) {
 	for _, e := range w.entries {
 		if e.d.Envelope.Ledger == lost.d.Envelope.Ledger {
 			e.losses++
-			delete(w.replayed, e.d.Envelope.EntryID)
+			delete(w.replayed, e.id())
 		}
+	}
+	for _, k := range w.workers {
+		k.lost = k.lost || k.c.Delivery.Envelope.Ledger == lost.d.Envelope.Ledger
 	}
 }
 
@@ -619,10 +664,10 @@ func (w *world) check(t *rapid.T) {
 	w.count(t)
 	for _, e := range w.entries {
 		if e.answers > 1+e.losses {
-			t.Fatalf("entry %s has %d terminal answers, want at most %d", e.d.Envelope.EntryID, e.answers, 1+e.losses)
+			t.Fatalf("entry %s has %d terminal answers, want at most %d", e.id(), e.answers, 1+e.losses)
 		}
 		if e.replaced && e.life == w.life && e.answers > e.losses {
-			t.Fatalf("entry %s has an answer, though another takes its place", e.d.Envelope.EntryID)
+			t.Fatalf("entry %s has an answer, though another takes its place", e.id())
 		}
 	}
 }
@@ -638,7 +683,7 @@ func (w *world) count(t *rapid.T) {
 		w.must(err)
 		e := byCorrelation[s.CorrelationID]
 		if e.ended && e.losses == 0 {
-			t.Fatalf("entry %s is %s after its end", e.d.Envelope.EntryID, s.State)
+			t.Fatalf("entry %s is %s after its end", e.id(), s.State)
 		}
 		e.ended = s.State.Terminal()
 	})
@@ -648,7 +693,7 @@ func (w *world) count(t *rapid.T) {
 		e := byCorrelation[r.CorrelationID]
 		e.answers++
 		if r.State() == tebra.Success && string(r.Data) != `"`+e.d.Fingerprint+`"` {
-			t.Fatalf("entry %s was told the answer to another request", e.d.Envelope.EntryID)
+			t.Fatalf("entry %s was told the answer to another request", e.id())
 		}
 	})
 }
@@ -744,7 +789,7 @@ func (w *world) quiet() bool {
 func (w *world) checkEnd(t *rapid.T) {
 	for _, e := range w.entries {
 		if e.life == w.life && !e.replaced && e.answers == 0 {
-			t.Fatalf("entry %s has no answer at the end", e.d.Envelope.EntryID)
+			t.Fatalf("entry %s has no answer at the end", e.id())
 		}
 	}
 	for _, key := range []string{w.keys.Open(tebra.DefaultLane), w.keys.Retrying(tebra.DefaultLane)} {

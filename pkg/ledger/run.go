@@ -79,7 +79,7 @@ func (l *Ledger) complete(ctx context.Context, c *Claim, resp tebra.Response, an
 		return c.wrap("complete", err)
 	}
 	e := c.Delivery.Envelope
-	cmd := l.run(ctx, l.rdb, completeScript, c.Delivery, c.token, []string{l.keys.Responses()},
+	cmd := l.run(ctx, l.rdb, completeScript, c.Delivery, c.token, nil,
 		answerID, string(resp.ErrorCode), body(resp), c.Attempt,
 		c.Delivery.Fingerprint, e.Epoch, millis(e.AdmittedAt))
 	return l.step(cmd, c, "complete", map[string]error{"stale": ErrStale})
@@ -119,7 +119,7 @@ func (l *Ledger) Return(ctx context.Context, c *Claim, code tebra.ErrorCode) err
 	if !c.callable {
 		return c.wrap("return", errors.New("only a run that Claim gave may wait for its call"))
 	}
-	cmd := l.run(ctx, l.rdb, returnScript, c.Delivery, c.token, []string{l.keys.Requests()},
-		string(code), c.Delivery.Envelope.Lane, tebra.GroupParked)
+	cmd := l.run(ctx, l.rdb, returnScript, c.Delivery, c.token, nil,
+		string(code), c.Delivery.Envelope.Lane)
 	return l.step(cmd, c, "return", map[string]error{"stale": ErrStale, "gone": ErrEntryGone})
 }

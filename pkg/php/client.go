@@ -163,8 +163,9 @@ type Request struct {
 	Params json.RawMessage
 	// Write says that the action changes something.
 	Write bool
-	// RequestID, CorrelationID and Traceparent go into headers; see setOutside for
-	// what becomes of bytes that no header can carry.
+	// RequestID, CorrelationID and Traceparent go into headers. Of the first two,
+	// bytes other than visible ASCII, and %, are sent as %XX, and what is then over
+	// 1,024 bytes is left out; so is a traceparent that is not well formed.
 	RequestID     string
 	CorrelationID string
 	Traceparent   string
@@ -176,6 +177,7 @@ type Request struct {
 // Call makes one call and says what became of it. It never panics on what the
 // API sends, never returns an error beside the result, and returns within the
 // request's timeout or soon after ctx ends. At most one request reaches the API.
+// When ctx ends first, that does not count as a failure of the infrastructure.
 func (c *Client) Call(ctx context.Context, r Request) Result {
 	s, tries := c.call(ctx, r)
 	result := judge(s, r.Write)
@@ -285,6 +287,10 @@ func (c *Client) try(parent, ctx context.Context, header http.Header, body []byt
 
 // read turns a response into a sighting.
 func (c *Client) read(parent context.Context, resp *http.Response) sighting {
+	if resp.StatusCode < 200 {
+		// 101: its body is the bare connection, which no timeout ends.
+		return c.classify(resp.StatusCode, resp.Header, nil)
+	}
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		// The status says enough, so a body that breaks off is no matter.
 		body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBytes))

@@ -164,6 +164,25 @@ func TestNoCauseRepeatsWhatTheAPISaid(t *testing.T) {
 	}
 }
 
+func TestSwitchingProtocolsDoesNotHoldTheCall(t *testing.T) {
+	t.Parallel()
+	done := make(chan struct{})
+	url := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n")
+		<-done // keeps the connection open for as long as the call may take
+	})).URL
+	got := newClient(t, Config{URL: url}).Call(t.Context(), aWrite(""))
+	close(done)
+	isUnsure.check(t, got)
+}
+
 // Not parallel: it looks at the process's default logger.
 func TestBytesPastTheContentLengthAreNotLogged(t *testing.T) {
 	var logged bytes.Buffer

@@ -76,7 +76,7 @@ type Policy struct {
 	lanes   map[string]Lane
 	probe   string
 
-	// One of the two says where roles come from.
+	// Exactly one of the two is there: where roles come from.
 	static   *Static
 	firebase *Firebase
 
@@ -140,8 +140,8 @@ func (p *Policy) Lanes() []Lane {
 // section 5.6). It is called on nobody's behalf, so its roles do not matter.
 func (p *Policy) Probe() Action { return *p.actions[p.probe] }
 
-// Static returns the users that the file names, and false where roles come from
-// elsewhere.
+// Static returns the users that the file names, which are none where it has no
+// users, and false where roles come from elsewhere.
 func (p *Policy) Static() (*Static, bool) { return p.static, p.static != nil }
 
 // Firebase returns how roles are kept in Firebase Auth, and false where they come

@@ -9,7 +9,8 @@ import (
 	"github.com/googleapis/gax-go/v2"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
+
+	"tebraproxy/pkg/tebra"
 )
 
 // Pub/Sub's limits on a publish request (FACTS, Pub/Sub): 1,000 messages, and
@@ -39,73 +40,76 @@ type Publisher struct {
 	topic  string
 }
 
-// New returns a publisher to topic, a full resource name. It neither
-// dials nor owns the client.
+// New returns a publisher to topic, a full resource name. It neither dials nor
+// owns the client.
 func New(client TopicClient, topic string) *Publisher {
 	return &Publisher{client: client, topic: topic}
 }
 
-// Publish sends messages, in as many requests as Pub/Sub's limits ask for, and
-// returns an error for each: nil once the broker has confirmed it, a
+// Publish sends a batch, in as many requests as Pub/Sub's limits ask for, and
+// returns an error for each message: nil once the broker has confirmed it, a
 // [*RefusedError] where only that message is at fault, anything else where it
 // may be sent again. Every request ends with ctx, which must have a deadline.
-func (p *Publisher) Publish(ctx context.Context, messages []*pubsubpb.PubsubMessage) []error {
-	errs := make([]error, len(messages))
-	for start := 0; start < len(messages); {
-		end := chunkEnd(messages, start)
-		p.send(ctx, messages[start:end], errs[start:end])
+func (p *Publisher) Publish(ctx context.Context, b *Batch) []error {
+	errs := make([]error, b.Len())
+	for start := 0; start < b.Len(); {
+		end := chunkEnd(b, start)
+		p.send(ctx, b, start, end, errs)
 		start = end
 	}
 	return errs
 }
 
 // One publishes a single message.
-func (p *Publisher) One(ctx context.Context, message *pubsubpb.PubsubMessage) error {
-	return p.Publish(ctx, []*pubsubpb.PubsubMessage{message})[0]
+func (p *Publisher) One(ctx context.Context, data []byte, envelope tebra.Envelope) error {
+	var b Batch
+	b.Add(data, &envelope)
+	return p.Publish(ctx, &b)[0]
 }
 
-// chunkEnd returns where the request that begins at start must end.
-func chunkEnd(messages []*pubsubpb.PubsubMessage, start int) int {
-	bytes := 0
-	for i := start; i < len(messages); i++ {
-		bytes += proto.Size(messages[i])
-		if i > start && (bytes > maxRequestBytes || i-start == MaxMessages) {
-			return i
+// chunkEnd returns where the request that begins with message start must end.
+func chunkEnd(b *Batch, start int) int {
+	for end := start + 1; end < b.Len(); end++ {
+		if end-start == MaxMessages || len(b.slice(start, end+1)) > maxRequestBytes {
+			return end
 		}
 	}
-	return len(messages)
+	return b.Len()
 }
 
 // send publishes one request's worth. When Pub/Sub refuses it for one message,
 // it halves it until that message stands alone and the others are through.
-func (p *Publisher) send(ctx context.Context, messages []*pubsubpb.PubsubMessage, errs []error) {
-	err := p.request(ctx, messages)
+func (p *Publisher) send(ctx context.Context, b *Batch, start, end int, errs []error) {
+	err := p.request(ctx, b, start, end)
 	if err == nil {
 		return
 	}
 	if status.Code(err) == codes.InvalidArgument {
-		if len(messages) > 1 {
-			half := len(messages) / 2
-			p.send(ctx, messages[:half], errs[:half])
-			p.send(ctx, messages[half:], errs[half:])
+		if end-start > 1 {
+			half := start + (end-start)/2
+			p.send(ctx, b, start, half, errs)
+			p.send(ctx, b, half, end, errs)
 			return
 		}
 		err = &RefusedError{Err: err}
 	}
-	for i := range errs {
+	for i := start; i < end; i++ {
 		errs[i] = err
 	}
 }
 
-// request makes one call. The client's own retries are switched off: whether to
-// try again, and to read on meanwhile, is for the bridge to decide.
-func (p *Publisher) request(ctx context.Context, messages []*pubsubpb.PubsubMessage) error {
-	req := &pubsubpb.PublishRequest{Topic: p.topic, Messages: messages}
+// request makes one call. The messages go along as fields that are encoded
+// already, which protobuf calls unknown and copies as they are. The client's own
+// retries are switched off: whether to try again, and to read on meanwhile, is
+// for the bridge to decide.
+func (p *Publisher) request(ctx context.Context, b *Batch, start, end int) error {
+	req := &pubsubpb.PublishRequest{Topic: p.topic}
+	req.ProtoReflect().SetUnknown(b.slice(start, end))
 	resp, err := p.client.Publish(ctx, req, gax.WithRetry(nil))
 	if err != nil {
-		return fmt.Errorf("publishing %d messages to %s: %w", len(messages), p.topic, err)
+		return fmt.Errorf("publishing %d messages to %s: %w", end-start, p.topic, err)
 	}
-	if len(resp.GetMessageIds()) != len(messages) {
+	if len(resp.GetMessageIds()) != end-start {
 		return fmt.Errorf("publishing to %s: %w", p.topic, errUnconfirmed)
 	}
 	return nil

@@ -62,7 +62,14 @@ func (s *Stream) LastID(ctx context.Context) (tebra.EntryID, error) {
 		}
 		return tebra.EntryID{}, fmt.Errorf("reading the last ID of %s: %w", s.keys.Requests(), err)
 	}
-	return tebra.ParseEntryID(info.LastGeneratedID)
+	last := info.LastGeneratedID
+	if last == "" { // miniredis doesn't tell
+		last = info.LastEntry.ID
+	}
+	if last == "" {
+		return tebra.EntryID{}, nil
+	}
+	return tebra.ParseEntryID(last)
 }
 
 // Read gives up to count entries that nobody has had yet to consumer, waiting up

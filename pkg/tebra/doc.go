@@ -11,6 +11,6 @@
 //	      DecodeEntry              AppendJSON, Attributes            Fields
 //	                               DecodeMessage, ParseEnvelope      ParseResponse, ParseStatus
 //
-// Params, data and metadata are carried as the bytes that came in, never
-// re-encoded, so that what was asked for is what is called, to the byte.
+// Params, data and metadata are carried as the bytes that came in, less the space
+// around them, never re-encoded, so that what was asked for is what is called.
 package tebra

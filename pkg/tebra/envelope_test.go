@@ -92,6 +92,26 @@ func TestParseEnvelopeErrorsHoldNothingOfAValue(t *testing.T) {
 	}
 }
 
+func TestAttributesCutBetweenCharacters(t *testing.T) {
+	t.Parallel()
+	tests := []struct{ name, value, want string }{
+		{"at the bound", strings.Repeat("é", 512), strings.Repeat("é", 512)},
+		{"a byte over", strings.Repeat("x", 1025), strings.Repeat("x", 1024)},
+		{"within two bytes", "x" + strings.Repeat("é", 512), "x" + strings.Repeat("é", 511)},
+		{"within four bytes", "x" + strings.Repeat("😀", 256), "x" + strings.Repeat("😀", 255)},
+		{"what grows when mended", strings.Repeat("\xffx", 512), strings.Repeat("\ufffdx", 256)},
+		{"what is no text at all", strings.Repeat("\x80", 2000), "\ufffd"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			if got := (tebra.Envelope{UserID: tt.value}).Attributes()["userId"]; got != tt.want {
+				t.Errorf("attribute of %d bytes = %q, want %q", len(tt.value), got, tt.want)
+			}
+		})
+	}
+}
+
 func TestAttributesLeaveOutWhatIsEmpty(t *testing.T) {
 	t.Parallel()
 	if got := (tebra.Envelope{}).Attributes(); len(got) != 0 {

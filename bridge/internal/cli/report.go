@@ -17,7 +17,7 @@ import (
 type report struct {
 	stdout, stderr io.Writer
 	style          style // of stderr
-	indent         bool  // data is for a person on a terminal
+	terminal       bool  // stdout is one
 	noWait         bool
 	output         format
 	request        tebra.Request
@@ -29,7 +29,7 @@ type report struct {
 func (a *app) newReport(o sendOptions, request tebra.Request) *report {
 	return &report{
 		stdout: a.stdout, stderr: a.stderr,
-		style: a.styleFor(a.stderr), indent: a.isTerminal(a.stdout),
+		style: a.styleFor(a.stderr), terminal: a.isTerminal(a.stdout),
 		noWait: o.noWait, output: o.output, request: request, now: a.now,
 	}
 }
@@ -66,7 +66,7 @@ func (r *report) sent(entry string) {
 	}
 	what := fmt.Sprintf("%s for %s, request %s, entry %s", r.request.Action, r.request.UserID, r.request.ID, entry)
 	if r.noWait { // then this is what was asked for
-		r.print(printable(what) + "\n")
+		r.print(what + "\n")
 		return
 	}
 	r.progress("sent", r.style.dim, what)
@@ -128,7 +128,7 @@ func (r *report) data(data json.RawMessage) {
 	}
 	var b bytes.Buffer
 	format := json.Compact
-	if r.indent {
+	if r.terminal {
 		format = func(dst *bytes.Buffer, src []byte) error { return json.Indent(dst, src, "", "  ") }
 	}
 	if err := format(&b, data); err != nil { // not JSON; print what there is
@@ -136,10 +136,6 @@ func (r *report) data(data json.RawMessage) {
 		b.Write(data)
 	}
 	b.WriteByte('\n')
-	if r.indent {
-		r.print(printable(b.String()))
-		return
-	}
 	r.print(b.String())
 }
 
@@ -177,10 +173,13 @@ func (r *report) line(v any) {
 	r.print(b.String())
 }
 
-// print writes to stdout until that fails once.
+// print writes to stdout until that fails once. A pipe gets text as it is.
 func (r *report) print(text string) {
 	if r.err != nil {
 		return
+	}
+	if r.terminal {
+		text = printable(text)
 	}
 	_, err := io.WriteString(r.stdout, text)
 	r.fail(err)

@@ -38,7 +38,7 @@ sent, each update, and the answer.
 Exit codes: 0 success, 1 error, 2 bad usage, 3 no answer within --timeout, 130
 interrupted. After 3 and 130 the request is still on the stream and will be
 answered. The same command with the same --id and --correlation-id waits for its
-answer again: a call is not made twice under one ID.`
+answer again: nothing is changed twice under one ID.`
 
 const sendExamples = `  tebra send syncSchedule date=2026-11-23
   tebra send getAppointments fromDate=2026-11-01 toDate=2026-11-30 | jq .
@@ -204,25 +204,27 @@ func (s *sending) put(ctx context.Context, f *follower) (string, error) {
 	bounded, cancel := context.WithTimeout(ctx, putTimeout)
 	defer cancel()
 	if err := f.begin(bounded); err != nil {
-		return "", s.notSent(ctx, err, "nothing was sent; is Redis running, and may this user read and write there?")
+		return "", notSent(ctx, fmt.Errorf("%w; is Redis running there, and may this user read it?", err), "nothing was sent")
 	}
 	s.report.begin()
 	entry, err := s.rdb.XAdd(bounded, &redis.XAddArgs{Stream: s.keys.Requests(), Values: entryFields(s.request)}).Result()
 	if err == nil {
 		return entry, nil
 	}
-	advice := "nothing was sent"
+	fate := "nothing was sent"
 	if _, refused := errors.AsType[redis.Error](err); !refused {
-		advice = "it may have been sent or not; to be sure, send it again with " + s.again()
+		fate = "the request may have been sent or not; to be sure, repeat the command with " + s.again()
 	}
-	return "", s.notSent(ctx, fmt.Errorf("adding the request to %s: %w", s.keys.Requests(), err), advice)
+	return "", notSent(ctx, fmt.Errorf("adding the request to %s: %w", s.keys.Requests(), err), fate)
 }
 
-func (s *sending) notSent(ctx context.Context, err error, advice string) error {
+// notSent is the error of a request that is not, or not surely, on the stream;
+// fate says which.
+func notSent(ctx context.Context, err error, fate string) error {
 	if ctx.Err() != nil {
-		return fmt.Errorf("%w: %s", errInterrupted, advice)
+		return fmt.Errorf("%w: %s", errInterrupted, fate)
 	}
-	return fmt.Errorf("%w; %s", err, advice)
+	return fmt.Errorf("%s: %w", fate, err)
 }
 
 // outcome is the error of an answer, nil for a success.
@@ -230,18 +232,22 @@ func (s *sending) outcome(answer tebra.Response) error {
 	if answer.State() == tebra.Success {
 		return nil
 	}
-	return fmt.Errorf("%s ended in an error: %s (%s: %s)", s.request.Action, answer.Error, answer.ErrorCode, answer.ErrorCode.Meaning())
+	what, meaning := answer.Error, answer.ErrorCode.Meaning()
+	if what != meaning {
+		what += " (" + meaning + ")"
+	}
+	return fmt.Errorf("%s ended in an error, %s: %s", s.request.Action, answer.ErrorCode, what)
 }
 
 // unanswered says where a request stands that is no longer waited for.
 func (s *sending) unanswered(ctx context.Context, err error, timeout time.Duration) error {
-	const stays = "the request stays on %s and will be answered on %s; to wait for it again, repeat the command with %s"
+	const stays = "The request stays on %s and will be answered on %s. To wait for it again, repeat the command with %s."
 	how := fmt.Sprintf(stays, s.keys.Requests(), s.keys.Responses(), s.again())
 	switch {
 	case errors.Is(err, errNoAnswer):
-		return fmt.Errorf("%w: %v have passed and %s; %s", errNoAnswer, timeout, s.stage(), how)
+		return fmt.Errorf("%w: %v have passed and %s\n%s", errNoAnswer, timeout, s.stage(), how)
 	case ctx.Err() != nil:
-		return fmt.Errorf("%w: %s", errInterrupted, how)
+		return fmt.Errorf("%w while waiting for the answer\n%s", errInterrupted, how)
 	default:
 		return err
 	}
@@ -252,9 +258,9 @@ func (s *sending) unanswered(ctx context.Context, err error, timeout time.Durati
 func (s *sending) stage() string {
 	switch s.last {
 	case tebra.Pending:
-		return "the request is pending: it waits for its lane, for the API, or for its next attempt"
+		return "the request is pending: it waits for its lane, for the API to come back, or for its next attempt"
 	case tebra.Processing:
-		return "the request is processing: the API has been called and has not answered"
+		return "an attempt is under way: it waits for its turn, or for the API to answer"
 	default:
 		return fmt.Sprintf("nothing has taken the request: does a bridge run on this Redis, with the prefix %s?", s.keys.Prefix())
 	}

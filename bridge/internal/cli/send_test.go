@@ -354,7 +354,7 @@ func TestSendSaysWhenRedisRefusedTheRequest(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := &command{args: to(server, "send", "health")}
-	c.expect(t, c.run(t, t.Context()), exitFailed, "adding the request to tebra:requests: WRONGTYPE", "; nothing was sent\n")
+	c.expect(t, c.run(t, t.Context()), exitFailed, "adding the request to tebra:requests: WRONGTYPE", "tebra: nothing was sent: ")
 }
 
 func TestSendSaysHowFarARequestCameThatIsNotAnswered(t *testing.T) {
@@ -369,7 +369,7 @@ func TestSendSaysHowFarARequestCameThatIsNotAnswered(t *testing.T) {
 			p.status(r, tebra.Processing, 1, "")
 			p.status(r, tebra.Pending, 1, tebra.Unavailable)
 		}, "the request is pending"},
-		{"the API hangs", func(p *fakePipeline, r tebra.Request) { p.status(r, tebra.Processing, 1, "") }, "the request is processing"},
+		{"the API hangs", func(p *fakePipeline, r tebra.Request) { p.status(r, tebra.Processing, 1, "") }, "an attempt is under way"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -378,7 +378,7 @@ func TestSendSaysHowFarARequestCameThatIsNotAnswered(t *testing.T) {
 			answering(t, server, "tebra", test.play)
 			c := &command{args: to(server, "send", "health", "--timeout", "2s")}
 			c.expect(t, c.run(t, t.Context()), exitNoAnswer, "no answer in time: 2s have passed", test.want,
-				"the request stays on tebra:requests", "tebra:responses", "--id r1 --correlation-id c1")
+				"The request stays on tebra:requests", "tebra:responses", "--id r1 --correlation-id c1")
 			if strings.Contains(c.stderr.String(), "can't be read") {
 				t.Errorf("stderr = %s, want nothing about Redis, which was there", c.stderr.String())
 			}
@@ -394,7 +394,7 @@ func TestSendStopsWaitingWhenInterrupted(t *testing.T) {
 	wait := c.start(t, ctx)
 	peertest.Eventually(t, 10*time.Second, "the request to be sent", func() bool { return strings.Contains(c.stderr.String(), "sent") })
 	interrupt(errors.New("interrupt signal received")) // as signal.NotifyContext does
-	c.expect(t, wait(), exitInterrupted, "interrupted: the request stays on tebra:requests", "--id r1 --correlation-id c1")
+	c.expect(t, wait(), exitInterrupted, "interrupted while waiting for the answer\nThe request stays on tebra:requests", "--id r1 --correlation-id c1")
 }
 
 func TestSendSendsNothingOnceInterrupted(t *testing.T) {
@@ -455,6 +455,16 @@ func TestSendTakesNoOtherRequestsAnswer(t *testing.T) {
 	c := &command{args: to(server, "send", "syncSchedule", "date=2026-11-23")}
 	got := c.run(t, t.Context())
 	c.golden(t, "success", got)
+}
+
+func TestSendSaysNothingTwiceAboutAnError(t *testing.T) {
+	t.Parallel()
+	server := peertest.Redis(t)
+	answering(t, server, "tebra", func(p *fakePipeline, r tebra.Request) {
+		p.answer(r, tebra.Response{ErrorCode: tebra.UnknownAction, Error: tebra.UnknownAction.Meaning()})
+	})
+	c := &command{args: to(server, "send", "nope")}
+	c.expect(t, c.run(t, t.Context()), exitFailed, "tebra: nope ended in an error, unknown_action: the policy knows no action of that name\n")
 }
 
 func TestSendFailsOnAnAnswerThatCannotBeRead(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -59,33 +60,19 @@ type command struct {
 	stderr   output
 }
 
-// run runs the command to its end and returns the exit code. Where the test
-// changes nothing inside, that is all through [Run].
+// run runs the command to its end and returns the exit code.
 func (c *command) run(t *testing.T, ctx context.Context) int {
 	t.Helper()
-	env := append([]string{local.DiscoveryVariable + "=" + filepath.Join(t.TempDir(), "none.json")}, c.env...)
-	for _, line := range c.env {
-		if strings.HasPrefix(line, local.DiscoveryVariable) {
-			env = c.env
-		}
-	}
-	if !c.terminal && c.local == nil {
-		return Run(ctx, c.args, env, strings.NewReader(c.stdin), &c.stdout, &c.stderr)
-	}
-	a := &app{
-		environ: env, env: newEnvironment(env), stdin: strings.NewReader(c.stdin), stdout: &c.stdout, stderr: &c.stderr,
-		now: time.Now, newID: func() string { return "new-id" },
-		isTerminal: func(io.Writer) bool { return c.terminal }, runLocal: c.local,
-	}
-	return a.run(ctx, c.args)
+	return c.prepare(t)(ctx)
 }
 
 // start runs the command beside the test, which must call the function that is
 // returned for its exit code.
 func (c *command) start(t *testing.T, ctx context.Context) (wait func() int) {
 	t.Helper()
+	run := c.prepare(t)
 	exit := make(chan int, 1)
-	go func() { exit <- c.run(t, ctx) }()
+	go func() { exit <- run(ctx) }()
 	return func() int {
 		t.Helper()
 		select {
@@ -96,6 +83,23 @@ func (c *command) start(t *testing.T, ctx context.Context) (wait func() int) {
 			return 0
 		}
 	}
+}
+
+// prepare returns what runs the command: [Run], unless the test changes
+// something inside. A local pipeline is found only if the test says where.
+func (c *command) prepare(t *testing.T) func(context.Context) int {
+	t.Helper()
+	env := append(slices.Clone(c.env), local.DiscoveryVariable+"="+filepath.Join(t.TempDir(), "none.json"))
+	stdin := strings.NewReader(c.stdin)
+	if !c.terminal && c.local == nil {
+		return func(ctx context.Context) int { return Run(ctx, c.args, env, stdin, &c.stdout, &c.stderr) }
+	}
+	a := &app{
+		environ: env, env: newEnvironment(env), stdin: stdin, stdout: &c.stdout, stderr: &c.stderr,
+		now: time.Now, newID: func() string { return "new-id" },
+		isTerminal: func(io.Writer) bool { return c.terminal }, runLocal: c.local,
+	}
+	return func(ctx context.Context) int { return a.run(ctx, c.args) }
 }
 
 // expect checks the exit code and what stderr holds.
@@ -139,7 +143,7 @@ func (c *command) golden(t *testing.T, name string, exit int) {
 	}
 }
 
-// pipeline plays the part of everything behind the requests stream.
+// fakePipeline plays the part of everything behind the requests stream.
 type fakePipeline struct {
 	t    *testing.T
 	rdb  *redis.Client

@@ -5,6 +5,6 @@
 //
 //	            stand-in                              option for the real part
 //	Redis       miniredis                             Redis
-//	Pub/Sub     pstest with a pump that pushes        PubSubEmulator
+//	Pub/Sub     package pump, which pushes            PubSubEmulator
 //	PHP API     phptest                               PHPAPI
 package local

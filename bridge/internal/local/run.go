@@ -83,7 +83,7 @@ In another terminal, try:
   redis-cli -u %s XADD %s '*' action getProviders userId me correlationId c1
 `,
 		redactURL(p.Info.RedisURL), standIn(opts.Redis, "a real server", "embedded (miniredis)"),
-		p.Info.PubSubEmulator, standIn(opts.PubSubEmulator, "Google's emulator", "embedded (pstest)"), p.Info.Project,
+		p.Info.PubSubEmulator, standIn(opts.PubSubEmulator, "Google's emulator", "embedded"), p.Info.Project,
 		p.Info.PHPAPI, standIn(opts.PHPAPI, "a real API", "stand-in"),
 		p.Info.FunctionsURL, p.Health,
 		opts.MinBackoff, opts.MaxBackoff, opts.MaxAttempts,

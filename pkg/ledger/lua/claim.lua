@@ -1,14 +1,14 @@
 -- Claims a delivery, or answers it where the record already knows the answer.
 --
--- KEYS  1 to 4 as in delivery.lua, 5 responses stream, 6 epoch
--- ARGV  1 to 10 as in delivery.lua, 11 'call' or 'settle', 12 fingerprint, '' when the
---       body can't be read, 13 '1' for a write, 14 the message's epoch, 15 when it was
---       admitted in ms, 16 lease in ms, 17 ID for a response written here, 18 the text
+-- KEYS  1 to 6 as in delivery.lua, 7 epoch
+-- ARGV  1 to 12 as in delivery.lua, 13 'call' or 'settle', 14 fingerprint, '' when the
+--       body can't be read, 15 '1' for a write, 16 the message's epoch, 17 when it was
+--       admitted in ms, 18 lease in ms, 19 ID for a response written here, 20 the text
 --       of error duplicate
 -- returns {verdict, attempts, what is left of the lease in ms, last error code, age in ms}
-local responses, epochKey = KEYS[5], KEYS[6]
-local calling, print, write, epoch = ARGV[11] == 'call', ARGV[12], ARGV[13] == '1', ARGV[14]
-local admitted, lease, responseId, duplicate = ARGV[15], tonumber(ARGV[16]), ARGV[17], ARGV[18]
+local epochKey = KEYS[7]
+local calling, print, write, epoch = ARGV[13] == 'call', ARGV[14], ARGV[15] == '1', ARGV[16]
+local admitted, lease, responseId, duplicate = ARGV[17], tonumber(ARGV[18]), ARGV[19], ARGV[20]
 
 local f = redis.call('HMGET', record, 'state', 'entry', 'print', 'token', 'verdict', 'lease', 'attempts',
   'started', 'epoch', 'outcome', 'answer', 'code', 'past', 'evicted', 'a:' .. entry, 'r:' .. entry)
@@ -25,7 +25,7 @@ end
 -- refuse answers the entry with error duplicate and leaves the record's own run
 -- and outcome alone.
 local function refuse()
-  remember(respond(responses, responseId, 'duplicate', duplicate, 0), 'conflict')
+  remember(respond(responseId, 'duplicate', duplicate, 0), 'conflict')
   close()
   return reply('conflict', 0)
 end
@@ -37,7 +37,7 @@ local function repeat_()
   local old = {}
   for i = 1, #found[1][2], 2 do old[found[1][2][i]] = found[1][2][i + 1] end
   local body = outcome == '' and old['data'] or old['error']
-  remember(respond(responses, responseId, outcome, body or '', tonumber(old['attempts'] or 0)), 'repeated')
+  remember(respond(responseId, outcome, body or '', tonumber(old['attempts'] or 0)), 'repeated')
   close()
   return reply('repeated', 0)
 end

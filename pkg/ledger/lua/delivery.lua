@@ -1,15 +1,19 @@
 -- What every script about one delivery begins with. Scripts go on with their own
--- KEYS from 5 and ARGV from 11.
+-- KEYS from 7 and ARGV from 13.
 --
--- KEYS  1 the request's record, 2 open:<lane>, 3 retrying:<lane>, 4 status stream
+-- KEYS  1 the request's record, 2 open:<lane>, 3 retrying:<lane>, 4 status stream,
+--       5 responses stream, 6 requests stream
 -- ARGV  1 time in ms, '' for the server's, 2 LEDGER_TTL in ms, 3 the caller's token,
 --       4 the delivery's stream entry, 5 request ID, 6 correlation ID, 7 user, 8 action,
---       9 arrival in ms, 10 how many answered entries a record lists
-local record, open, retrying, status = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+--       9 arrival in ms, 10 how many answered entries a record lists, 11 group bridge,
+--       12 group parked
+local record, open, retrying = KEYS[1], KEYS[2], KEYS[3]
+local status, responses, requests = KEYS[4], KEYS[5], KEYS[6]
 local now, ttl = clock(ARGV[1]), ARGV[2]
 local token, entry = ARGV[3], ARGV[4]
 local requestId, correlationId, userId, action = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local arrival, mostAnswered = tonumber(ARGV[9]), tonumber(ARGV[10])
+local bridge, parked = ARGV[11], ARGV[12]
 
 -- rfc3339 writes a time as tebra.TimeFormat does. The date is Howard Hinnant's
 -- "civil from days": scripts have no library for it.
@@ -56,7 +60,7 @@ end
 -- respond writes the entry's terminal answer as tebra.Response does, and its
 -- status, and returns the answer's stream ID. body is the data of a success
 -- (code '') or the text of an error.
-local function respond(responses, id, code, body, attempts)
+local function respond(id, code, body, attempts)
   local state = code == '' and 'success' or 'error'
   local fields = {'id', id, 'requestId', requestId, 'correlationId', correlationId, 'status', state}
   if code == '' then
@@ -86,7 +90,7 @@ end
 
 -- remember lists the entry as answered: by which answer, by whom, and how, so
 -- that the same caller asking again is told the same. Over the bound the oldest
--- entry leaves the list.
+-- entry leaves the list, and then must not come from the stream again.
 local function remember(answer, how)
   redis.call('HSET', record, 'a:' .. entry, answer .. ' ' .. token .. ' ' .. how)
   if redis.call('HINCRBY', record, 'answers', 1) <= mostAnswered then return end
@@ -99,4 +103,6 @@ local function remember(answer, how)
   redis.call('HDEL', record, 'a:' .. oldest)
   redis.call('HINCRBY', record, 'answers', -1)
   redis.call('HSET', record, 'evicted', '1')
+  redis.call('XACK', requests, bridge, oldest)
+  redis.call('XACK', requests, parked, oldest)
 end

@@ -1,9 +1,9 @@
 -- Gives a claim back, so that the request is tried again. What is unknown stays so.
 --
--- KEYS  1 to 4 as in delivery.lua
--- ARGV  1 to 10 as in delivery.lua, 11 error code
+-- KEYS  1 to 6 as in delivery.lua
+-- ARGV  1 to 12 as in delivery.lua, 13 error code
 -- returns 'ok', or 'stale' when the claim is no longer the caller's
-local code = ARGV[11]
+local code = ARGV[13]
 local f = redis.call('HMGET', record, 'token', 'past', 'verdict', 'attempts')
 if f[2] == token then return 'ok' end
 if f[1] ~= token then return 'stale' end
