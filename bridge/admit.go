@@ -14,23 +14,29 @@ import (
 
 // work takes batches and sends them until ctx ends; what it has taken by then is
 // finished under hard.
-func (b *Bridge) work(ctx, hard context.Context) {
+func (b *Bridge) work(ctx, hard context.Context, p *pulse) {
 	wait := newBackoff()
-	for b.gate.wait(ctx) {
+	for b.gate.wait(ctx, p) {
 		bt, err := b.take(ctx)
 		if err != nil {
-			b.recoverFrom(ctx, err, wait)
+			b.noteRedis(ctx, takingRequests, err)
+			wait.sleep(ctx)
 			continue
 		}
 		wait.reset()
-		b.notes.over("redis")
-		if bt == nil {
-			continue
+		if bt != nil || !b.unclear.Load() { // else another worker may be failing
+			b.noteRedis(ctx, takingRequests, nil)
 		}
-		b.send(ctx, hard, bt)
-		b.hand.release(bt)
+		if bt != nil {
+			bt.pulse = p
+			b.send(ctx, hard, bt)
+			b.finish(bt)
+		}
 	}
 }
+
+// takingRequests names what workers do, in the log.
+const takingRequests = "taking requests"
 
 // take reads and admits one batch, nil when nothing came. Workers take in turn,
 // so that entries of a lane are admitted in the order in which they arrived; one
@@ -62,7 +68,8 @@ func (b *Bridge) take(ctx context.Context) (*batch, error) {
 		err = b.admit(ctx, bt)
 	}
 	if err != nil {
-		b.letGo(bt)
+		bt.unfinished = true
+		b.finish(bt)
 		return nil, err
 	}
 	return bt, nil
@@ -71,6 +78,9 @@ func (b *Bridge) take(ctx context.Context) (*batch, error) {
 // read returns entries, and whether they may have been here before. What may be
 // pending for us unbeknownst to us comes first. The caller holds readMu.
 func (b *Bridge) read(ctx context.Context) (entries []stream.Entry, careful bool, err error) {
+	if err := b.rejoin(ctx); err != nil {
+		return nil, false, err
+	}
 	if b.unclear.Swap(false) {
 		entries, err = b.readOwn(ctx)
 		if err != nil {
@@ -83,6 +93,7 @@ func (b *Bridge) read(ctx context.Context) (entries []stream.Entry, careful bool
 	entries, err = b.stream.Read(ctx, b.consumer, b.size.count(b.cfg.BatchSize), readBlock)
 	if err != nil {
 		b.unclear.Store(true) // Redis may have given us entries that never arrived
+		b.shaken.Store(true)
 		return nil, false, err
 	}
 	if len(entries) == 0 {
@@ -93,7 +104,22 @@ func (b *Bridge) read(ctx context.Context) (entries []stream.Entry, careful bool
 	if err != nil {
 		return nil, false, err
 	}
-	return entries, first.Compare(b.carefulUntil) <= 0, nil
+	if first.Compare(b.carefulUntil) > 0 {
+		return entries, false, nil
+	}
+	return b.notHeld(entries), true, nil
+}
+
+// notHeld returns the entries that this bridge doesn't hold. The others came
+// again although it is at work on them; it looks again later whether they are
+// still pending for it.
+func (b *Bridge) notHeld(entries []stream.Entry) []stream.Entry {
+	all := len(entries)
+	entries = b.hand.without(entries)
+	if len(entries) < all {
+		b.unclear.Store(true)
+	}
+	return entries
 }
 
 // readOwn returns entries that are pending for this consumer and that it doesn't
@@ -113,46 +139,56 @@ func (b *Bridge) readOwn(ctx context.Context) ([]stream.Entry, error) {
 	}
 }
 
-// recoverFrom says what is wrong, mends what can be mended, and waits.
-func (b *Bridge) recoverFrom(ctx context.Context, err error, wait *backoff) {
-	if ctx.Err() != nil {
-		return
+// rejoin makes sure of the groups again when something went wrong with Redis
+// since the last time: it may have been flushed, or another may have taken its
+// place. After a failover, entries come again as new whose acknowledgement was
+// lost, so nothing is read before this is done. The caller holds readMu.
+func (b *Bridge) rejoin(ctx context.Context) error {
+	if !b.shaken.Swap(false) {
+		return nil
 	}
-	if stream.NoGroup(err) {
-		b.log.Warn("the consumer group is gone: Redis was flushed or lost data; making it again from the first entry", "error", err)
-	} else {
-		b.notes.trouble("redis", "Redis can't be used; trying again", err)
-	}
-	wait.sleep(ctx)
-	b.readMu.Lock()
-	defer b.readMu.Unlock()
-	// After a failover, entries come again as new whose acknowledgement was lost.
 	ctx, cancel := context.WithTimeout(ctx, redisTimeout)
 	defer cancel()
-	if _, err := b.stream.EnsureGroups(ctx); err != nil {
-		return
+	_, err := b.stream.EnsureGroups(ctx)
+	if err == nil {
+		err = b.lanes.announce(ctx, b.deps.Redis, b.deps.Keys)
 	}
-	if err := b.lanes.announce(ctx, b.deps.Redis, b.deps.Keys); err != nil {
-		return
+	if err == nil {
+		err = b.suspect(ctx)
 	}
-	if err := b.suspect(ctx); err != nil {
+	if err != nil {
+		b.shaken.Store(true)
+	}
+	return err
+}
+
+// noteRedis notes how something that needs Redis went: trouble is said when the
+// first of all who use Redis meets it, and that it is over when the last of those
+// who met it has succeeded.
+func (b *Bridge) noteRedis(ctx context.Context, doing string, err error) {
+	switch {
+	case err == nil:
+		b.notes.overFor("redis", doing)
+	case ctx.Err() != nil: // the bridge stops
+	case !stream.NoGroup(err):
+		var reply redis.Error
+		if !errors.As(err, &reply) {
+			b.shaken.Store(true) // who answers next may be another Redis
+		}
+		b.notes.troubleFor("redis", doing, "Redis can't be used; trying again", fmt.Errorf("%s: %w", doing, err))
+	case doing == takingRequests: // others leave it to the workers to make the group again
+		b.notes.troubleFor("redis", doing, "the consumer group is gone, as Redis was flushed or lost data; making it again from the first entry", err)
+	}
+}
+
+// finish takes a batch out of the hand. What was not finished is still pending
+// for this consumer, and is read again with care; not before it is out of the
+// hand, or whoever looks would pass it over.
+func (b *Bridge) finish(bt *batch) {
+	b.hand.release(bt)
+	if bt.unfinished {
 		b.unclear.Store(true)
 	}
-}
-
-// troubled notes an error of one of the goroutines beside the workers, unless
-// it is only that the bridge stops.
-func (b *Bridge) troubled(doing string, err error) {
-	if stream.NoGroup(err) {
-		return // the workers make it again
-	}
-	b.notes.trouble("redis", "Redis can't be used; trying again", fmt.Errorf("%s: %w", doing, err))
-}
-
-// letGo leaves a batch pending for this consumer, to be read again with care.
-func (b *Bridge) letGo(bt *batch) {
-	b.unclear.Store(true)
-	b.hand.release(bt)
 }
 
 // admit is the fast path, for entries that nobody has seen before.
@@ -269,7 +305,9 @@ func (b *Bridge) seatLane(ctx context.Context, lane string, items []*item) (give
 	if exact {
 		return b.stream.Reserve(ctx, lane, window, seats(items))
 	}
-	given = b.lanes.claimRoom(lane, len(items))
+	if given, err = b.claimRoom(ctx, lane, len(items)); err != nil {
+		return 0, err
+	}
 	return given, b.park(ctx, lane, items[given:])
 }
 

@@ -23,6 +23,9 @@ type batch struct {
 	rejects []reject
 	settled []string // nothing to do but acknowledge
 	taken   time.Time
+	pulse   *pulse // of the goroutine that works on it
+
+	unfinished bool // something of it is still pending for us
 }
 
 // item is a well-formed request on its way.
@@ -74,7 +77,7 @@ func (b *Bridge) newBatch(entries []stream.Entry) *batch {
 	return bt
 }
 
-// gone adds entries that are no longer in the stream.
+// gone adds entries that are no longer in the stream. The batch is held already.
 func (bt *batch) gone(ids []string) {
 	for _, id := range ids {
 		bt.rejects = append(bt.rejects, trimmed(id))
@@ -144,6 +147,10 @@ func letterData(e stream.Entry, bad *tebra.DecodeError) []byte {
 		}
 	}
 	data, err := json.Marshal(body)
+	if err == nil && len(data) > maxMessageBytes { // escapes take up to six times the room
+		body.Fields = nil
+		data, err = json.Marshal(body)
+	}
 	if err != nil { // strings and numbers always marshal
 		return []byte(fmt.Sprintf("{%q:%q}", "entry", e.ID))
 	}

@@ -73,6 +73,18 @@ type Bridge struct {
 	size         sizes         // guarded by readMu
 
 	unclear atomic.Bool // something may be pending for us that we don't hold
+	shaken  atomic.Bool // Redis may have lost the groups, or be another one
+
+	fillSize  sizes          // the filler's
+	claimSize sizes          // the reclaimer's
+	rejecting errgroup.Group // what [Bridge.rejectAside] started
+	strays    atomic.Bool    // rejects are pending for us that we don't hold
+
+	lettersDown atomic.Bool // the last try at dead letters failed
+
+	vitals     vitals
+	stuckAfter time.Duration
+	tidyEvery  time.Duration
 }
 
 // New returns a bridge under a consumer name of its own. It does not talk to
@@ -92,6 +104,8 @@ func New(cfg Config, deps Deps) *Bridge {
 	b.notes.log = b.log
 	b.lanes.init(deps.Policy, cfg.MaxInFlight)
 	b.hand.init()
+	b.rejecting.SetLimit(workers)
+	b.stuckAfter, b.tidyEvery = stuckAfter, tidyEvery
 	return b
 }
 
@@ -110,21 +124,36 @@ func (b *Bridge) Run(ctx context.Context) error {
 		return b.leave(ctx)
 	}
 	var g errgroup.Group
-	for range workers {
-		g.Go(func() error { b.work(ctx, hard); return nil })
+	for i := range workers {
+		b.turn(&g, fmt.Sprintf("worker %d", i+1), func(p *pulse) { b.work(ctx, hard, p) })
 	}
-	g.Go(func() error { b.fillLanes(ctx, hard); return nil })
-	g.Go(func() error { b.reclaim(ctx, hard); return nil })
-	g.Go(func() error { b.watchBreaker(ctx); return nil })
-	g.Go(func() error { b.keep(ctx); return nil })
+	b.turn(&g, "filler", func(p *pulse) { b.fillLanes(ctx, hard, p) })
+	b.turn(&g, "reclaimer", func(p *pulse) { b.reclaim(ctx, hard, p) })
+	b.turn(&g, "watcher", func(p *pulse) { b.watchBreaker(ctx, p) })
+	b.turn(&g, "keeper", func(p *pulse) { b.keep(ctx, p) })
 	_ = g.Wait() // none of them returns an error: they wait trouble out
+	_ = b.rejecting.Wait()
 	return b.leave(ctx)
 }
 
-// LeftError says what a drain did not get done.
-type LeftError struct{ Waiting stream.Waiting }
+// LeftError says what a drain did not get done, and why if that is known.
+type LeftError struct {
+	Waiting *stream.Waiting // nil when Redis never said
+	Trouble []string        // what went wrong last, kind by kind
+}
 
 func (e *LeftError) Error() string {
+	text := "not everything could be published in time: " + e.waiting()
+	for _, t := range e.Trouble {
+		text += "\n  - " + t
+	}
+	return text
+}
+
+func (e *LeftError) waiting() string {
+	if e.Waiting == nil {
+		return "Redis could not be asked what waits; nothing was taken from it"
+	}
 	unread := "nothing is unread"
 	if e.Waiting.Unread {
 		unread = "some are unread"
@@ -132,7 +161,7 @@ func (e *LeftError) Error() string {
 			unread = fmt.Sprintf("%d are unread", e.Waiting.Lag)
 		}
 	}
-	return fmt.Sprintf("not everything could be published in time: %s, %d are in a bridge's hand, %d are parked for their lane; they stay in Redis for the next run",
+	return fmt.Sprintf("%s, %d are in a bridge's hand, %d are parked for their lane; they stay in Redis for the next run",
 		unread, e.Waiting.InHand, e.Waiting.Parked)
 }
 
@@ -141,7 +170,7 @@ func (e *LeftError) Error() string {
 func (b *Bridge) Drain(ctx context.Context, timeout time.Duration) error {
 	ctx, stop := context.WithTimeout(ctx, timeout)
 	defer stop()
-	var left stream.Waiting
+	var left *stream.Waiting
 	var drained atomic.Bool
 	var g errgroup.Group
 	g.Go(func() error { return b.Run(ctx) })
@@ -152,7 +181,7 @@ func (b *Bridge) Drain(ctx context.Context, timeout time.Duration) error {
 			if err != nil {
 				continue
 			}
-			left = w
+			left = &w
 			if w.Idle() && b.hand.empty() {
 				drained.Store(true)
 				return nil
@@ -164,15 +193,18 @@ func (b *Bridge) Drain(ctx context.Context, timeout time.Duration) error {
 		return err
 	}
 	if !drained.Load() {
-		return &LeftError{Waiting: left}
+		return &LeftError{Waiting: left, Trouble: b.notes.current()}
 	}
 	return nil
 }
 
 // enter waits for Redis and joins the group. It fails only when ctx ends.
 func (b *Bridge) enter(ctx context.Context) error {
+	p := b.vitals.begin("start")
+	defer b.vitals.end("start")
 	wait := newBackoff()
 	for ctx.Err() == nil {
+		p.beat()
 		err := b.join(ctx)
 		if err == nil {
 			b.notes.over("redis")
@@ -245,27 +277,25 @@ func (b *Bridge) leave(ctx context.Context) error {
 	return nil
 }
 
+// giveBackAll gives back whatever is pending for this consumer, a page at a time.
 func (b *Bridge) giveBackAll(ctx context.Context) error {
-	after := "0-0"
+	const page = 1000
+	from := "-"
 	for {
-		entries, err := b.stream.Own(ctx, b.consumer, after, maxBatch)
+		ids, err := b.stream.Pending(ctx, b.consumer, from, page)
 		if err != nil {
 			if stream.NoGroup(err) {
 				return nil
 			}
 			return err
 		}
-		if len(entries) == 0 {
-			return nil
-		}
-		ids := make([]string, len(entries))
-		for i, e := range entries {
-			ids[i] = e.ID
-		}
 		if err := b.stream.GiveBack(ctx, b.consumer, ids); err != nil {
 			return err
 		}
-		after = ids[len(ids)-1]
+		if len(ids) < page {
+			return nil
+		}
+		from = ids[page-1]
 	}
 }
 

@@ -28,8 +28,9 @@ func (g *gate) publishing(ok bool) { g.pubsubDown.Store(!ok) }
 // wait returns once nothing is in the way of reading, or false when ctx ends.
 // Trouble with Pub/Sub alone lets one look through every so often, because only
 // a try can tell that it is over; who holds requests already keeps trying.
-func (g *gate) wait(ctx context.Context) bool {
+func (g *gate) wait(ctx context.Context, p *pulse) bool {
 	for waited := time.Duration(0); ctx.Err() == nil; waited += gatePoll {
+		p.beat()
 		if g.isOpen() && (!g.pubsubDown.Load() || waited >= pubsubRetry) {
 			return true
 		}
@@ -60,19 +61,22 @@ const breakerPoll = 200 * time.Millisecond
 
 // watchBreaker follows the breaker until ctx ends, and sends the probe when it is
 // this bridge's turn. Without Redis there is nothing to read or publish either.
-func (b *Bridge) watchBreaker(ctx context.Context) {
+func (b *Bridge) watchBreaker(ctx context.Context, p *pulse) {
 	for ctx.Err() == nil {
+		p.beat()
 		b.lookAtBreaker(ctx)
 		sleep(ctx, breakerPoll)
 	}
 }
 
 func (b *Bridge) lookAtBreaker(ctx context.Context) {
+	outer := ctx
 	ctx, cancel := context.WithTimeout(ctx, redisTimeout)
 	defer cancel()
 	now, err := b.deps.Breaker.State(ctx)
+	b.noteRedis(outer, "reading the breaker", err)
 	if err != nil {
-		return // workers say so
+		return
 	}
 	shut := now.State != breaker.Closed
 	if was := b.gate.breakerOpen.Swap(shut); was != shut {

@@ -2,7 +2,9 @@ package bridge
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -44,6 +46,23 @@ func (h *hand) empty() bool {
 
 // without returns the entries that are in no batch that is held.
 func (h *hand) without(entries []stream.Entry) []stream.Entry {
+	if len(entries) == 0 {
+		return nil
+	}
+	held := h.held()
+	return slices.DeleteFunc(entries, func(e stream.Entry) bool { return held[e.ID] })
+}
+
+// withoutIDs is without for IDs.
+func (h *hand) withoutIDs(ids []string) []string {
+	if len(ids) == 0 {
+		return nil
+	}
+	held := h.held()
+	return slices.DeleteFunc(ids, func(id string) bool { return held[id] })
+}
+
+func (h *hand) held() map[string]bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	held := map[string]bool{}
@@ -52,13 +71,7 @@ func (h *hand) without(entries []stream.Entry) []stream.Entry {
 			held[id] = true
 		}
 	}
-	rest := entries[:0]
-	for _, e := range entries {
-		if !held[e.ID] {
-			rest = append(rest, e)
-		}
-	}
-	return rest
+	return held
 }
 
 // sizes remembers how large entries have been lately, to ask for no more at a
@@ -66,6 +79,9 @@ func (h *hand) without(entries []stream.Entry) []stream.Entry {
 type sizes struct{ average float64 }
 
 func (s *sizes) saw(entries []stream.Entry) {
+	if len(entries) == 0 {
+		return
+	}
 	bytes := 0
 	for _, e := range entries {
 		bytes += entryBytes(e)
@@ -169,7 +185,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 }
 
 // episodes logs trouble that lasts once when it begins, then at most once a
-// minute with a count, and once when it is over.
+// minute with a count, and once when it is over, for all who have it.
 type episodes struct {
 	log  *slog.Logger
 	mu   sync.Mutex
@@ -179,13 +195,21 @@ type episodes struct {
 type episode struct {
 	since, logged time.Time
 	times         int
+	who           map[string]bool // has it; a few names, fixed in the code
+	last          error
 }
 
 // repeatAfter is how often trouble that lasts is logged again.
 const repeatAfter = time.Minute
 
 // trouble notes one more error of a kind. Kinds are few and fixed in the code.
-func (e *episodes) trouble(kind, text string, err error) {
+func (e *episodes) trouble(kind, text string, err error) { e.troubleFor(kind, "", text, err) }
+
+// over notes that a kind of trouble has ended.
+func (e *episodes) over(kind string) { e.overFor(kind, "") }
+
+// troubleFor notes one more error of a kind, which who met.
+func (e *episodes) troubleFor(kind, who, text string, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.open == nil {
@@ -194,10 +218,12 @@ func (e *episodes) trouble(kind, text string, err error) {
 	now := time.Now()
 	ep := e.open[kind]
 	if ep == nil {
-		ep = &episode{since: now}
+		ep = &episode{since: now, who: map[string]bool{}}
 		e.open[kind] = ep
 	}
 	ep.times++
+	ep.last = err
+	ep.who[who] = true
 	if !ep.logged.IsZero() && now.Sub(ep.logged) < repeatAfter {
 		return
 	}
@@ -205,12 +231,29 @@ func (e *episodes) trouble(kind, text string, err error) {
 	e.log.Warn(text, "trouble", kind, "error", err, "times", ep.times, "since", ep.since)
 }
 
-// over notes that a kind of trouble has ended.
-func (e *episodes) over(kind string) {
+// current returns what is wrong now, a line for each kind, sorted.
+func (e *episodes) current() []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var lines []string
+	for kind, ep := range e.open {
+		lines = append(lines, fmt.Sprintf("%s, %d times since %s: %v", kind, ep.times, ep.since.Format(time.RFC3339), ep.last))
+	}
+	slices.Sort(lines)
+	return lines
+}
+
+// overFor notes that a kind of trouble has ended for who; once it has for all who
+// met it, it is over.
+func (e *episodes) overFor(kind, who string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	ep := e.open[kind]
 	if ep == nil {
+		return
+	}
+	delete(ep.who, who)
+	if len(ep.who) > 0 {
 		return
 	}
 	delete(e.open, kind)

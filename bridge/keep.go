@@ -26,27 +26,26 @@ type counters struct {
 
 // keep does what is done by the clock, until ctx ends: a heartbeat every few
 // seconds; names of the dead, trimming and the sweep every minute.
-func (b *Bridge) keep(ctx context.Context) {
+func (b *Bridge) keep(ctx context.Context, p *pulse) {
 	var tidied time.Time
 	for ctx.Err() == nil {
-		b.attempt(ctx, "heartbeat", b.heartbeat)
-		if time.Since(tidied) >= tidyEvery {
+		b.attempt(ctx, p, "heartbeat", b.heartbeat)
+		if time.Since(tidied) >= b.tidyEvery {
 			tidied = time.Now()
-			b.attempt(ctx, "removing names of the dead", b.forgetDead)
-			b.attempt(ctx, "trimming", b.trim)
-			b.attempt(ctx, "sweeping", b.sweep)
+			b.attempt(ctx, p, "removing names of the dead", b.forgetDead)
+			b.attempt(ctx, p, "trimming", b.trim)
+			b.attempt(ctx, p, "sweeping", b.sweep)
 		}
-		sleep(ctx, heartbeatEvery)
+		sleep(ctx, min(heartbeatEvery, b.tidyEvery))
 	}
 }
 
 // attempt runs one of the keeper's duties; it will come round again.
-func (b *Bridge) attempt(ctx context.Context, what string, duty func(context.Context) error) {
-	ctx, cancel := context.WithTimeout(ctx, tidyEvery)
+func (b *Bridge) attempt(ctx context.Context, p *pulse, what string, duty func(context.Context) error) {
+	p.beat()
+	dutyCtx, cancel := context.WithTimeout(ctx, tidyEvery)
 	defer cancel()
-	if err := duty(ctx); err != nil && ctx.Err() == nil {
-		b.troubled(what, err)
-	}
+	b.noteRedis(ctx, what, duty(dutyCtx))
 }
 
 // heartbeat measures the clocks and says that this bridge lives, for others to

@@ -100,11 +100,34 @@ func (l *laneBook) claimRoom(lane string, n int) int {
 	return given
 }
 
+// hasParked reports whether something seems to wait for a lane.
+func (l *laneBook) hasParked(lane string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.parked[lane]
+}
+
 // sawRoom notes how many of a lane's requests are open.
 func (l *laneBook) sawRoom(lane string, used int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.room[lane] = l.most - used
+}
+
+// claimRoom is [laneBook.claimRoom], but asks Redis before it finds too little
+// room: what was last seen of the lane may be long ago, and answered since.
+func (b *Bridge) claimRoom(ctx context.Context, lane string, n int) (int, error) {
+	given := b.lanes.claimRoom(lane, n)
+	if given == n || b.lanes.hasParked(lane) {
+		return given, nil
+	}
+	pipe := b.deps.Redis.Pipeline()
+	open, retrying := pipe.ZCard(ctx, b.deps.Keys.Open(lane)), pipe.ZCard(ctx, b.deps.Keys.Retrying(lane))
+	if _, err := pipe.Exec(ctx); err != nil {
+		return 0, fmt.Errorf("asking how much room lane %s has: %w", lane, err)
+	}
+	b.lanes.sawRoom(lane, int(open.Val()-retrying.Val())+given)
+	return given + b.lanes.claimRoom(lane, n-given), nil
 }
 
 // setParked notes whether something waits for a lane, and wakes the filler.
@@ -142,26 +165,14 @@ const (
 )
 
 // fillLanes moves what is parked into room that came free, until ctx ends.
-func (b *Bridge) fillLanes(ctx, hard context.Context) {
+func (b *Bridge) fillLanes(ctx, hard context.Context, p *pulse) {
 	pause := fillLate
 	for {
-		b.findParked(ctx)
-		filled := false
-		for _, lane := range b.lanes.parkedLanes() {
-			for b.gate.isOpen() && ctx.Err() == nil {
-				n, err := b.fillLane(ctx, hard, lane)
-				if err != nil {
-					b.troubled("filling a lane", err)
-					break
-				}
-				filled = filled || n > 0
-				if n < b.cfg.BatchSize {
-					break
-				}
-			}
-		}
+		p.beat()
+		filled, err := b.fillAll(ctx, hard, p)
+		b.noteRedis(ctx, "filling lanes", err)
 		pause = min(2*pause, fillLate)
-		if filled {
+		if filled > 0 {
 			pause = fillSoon
 		}
 		timer := time.NewTimer(pause)
@@ -179,15 +190,41 @@ func (b *Bridge) fillLanes(ctx, hard context.Context) {
 	}
 }
 
+// fillAll fills the lanes' room, a batch of each lane in turn, so that much room
+// in one delays no other, and returns how many entries it took out of parking. A
+// lane that fails does not keep the others waiting.
+func (b *Bridge) fillAll(ctx, hard context.Context, p *pulse) (filled int, failed error) {
+	if err := b.findParked(ctx); err != nil {
+		return 0, err
+	}
+	for lanes := b.lanes.parkedLanes(); len(lanes) > 0; {
+		var more []string
+		for _, lane := range lanes {
+			if !b.gate.isOpen() || ctx.Err() != nil {
+				return filled, failed
+			}
+			n, full, err := b.fillLane(ctx, hard, p, lane)
+			if err != nil {
+				failed = err
+			}
+			filled += n
+			if full {
+				more = append(more, lane)
+			}
+		}
+		lanes = more
+	}
+	return filled, failed
+}
+
 // findParked asks Redis which lanes have entries parked: functions park too, and
 // so do other bridges.
-func (b *Bridge) findParked(ctx context.Context) {
+func (b *Bridge) findParked(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, redisTimeout)
 	defer cancel()
 	consumers, err := b.stream.Consumers(ctx, tebra.GroupParked)
 	if err != nil {
-		b.troubled("looking for parked entries", err)
-		return
+		return err
 	}
 	seen := map[string]bool{}
 	var parked int64
@@ -202,26 +239,44 @@ func (b *Bridge) findParked(ctx context.Context) {
 			b.lanes.setParked(lane, false)
 		}
 	}
+	return nil
 }
 
-// fillLane publishes one batch of what a lane has parked.
-func (b *Bridge) fillLane(ctx, hard context.Context, lane string) (int, error) {
+// fillLane publishes one batch of what a lane has parked, and reports how many
+// entries that were, and whether there may be room for more.
+func (b *Bridge) fillLane(ctx, hard context.Context, p *pulse, lane string) (n int, full bool, err error) {
 	window, _ := b.lanes.window(lane)
+	most := b.fillSize.count(b.cfg.BatchSize)
 	fillCtx, cancel := context.WithTimeout(ctx, redisTimeout)
-	entries, gone, err := b.stream.Fill(fillCtx, lane, window, b.consumer, b.cfg.BatchSize)
+	entries, gone, err := b.stream.Fill(fillCtx, lane, window, b.consumer, most)
 	cancel()
 	if err != nil {
 		b.unclear.Store(true) // the script may have run
-		return 0, err
+		return 0, false, err
 	}
+	gone = b.hand.withoutIDs(gone)
+	if len(entries)+len(gone) == 0 {
+		return 0, false, nil
+	}
+	b.fillSize.saw(entries)
 	batch := b.newBatch(entries)
-	defer b.hand.release(batch)
+	defer b.finish(batch)
+	batch.pulse = p
 	batch.gone(gone)
-	for i := range batch.items {
-		batch.items[i].envelope.Lane = lane // where its room is, whatever the policy says now
-	}
+	batch.inLane(lane)
 	b.send(ctx, hard, batch)
-	return len(entries), nil
+	return len(entries), len(entries)+len(gone) == most, nil
+}
+
+// inLane says where the entries of a batch have their room, whatever the policy
+// says now.
+func (bt *batch) inLane(lane string) {
+	for i := range bt.items {
+		bt.items[i].envelope.Lane = lane
+	}
+	for i := range bt.rejects {
+		bt.rejects[i].lane = lane
+	}
 }
 
 // seats returns the seats of items.

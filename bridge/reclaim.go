@@ -9,21 +9,20 @@ import (
 
 // reclaim takes over, now and then until ctx ends, what other bridges held when
 // they died (DESIGN section 5.7).
-func (b *Bridge) reclaim(ctx, hard context.Context) {
+func (b *Bridge) reclaim(ctx, hard context.Context, p *pulse) {
 	every := min(max(b.cfg.ClaimIdle/5, 100*time.Millisecond), 15*time.Second)
-	for b.gate.wait(ctx) {
-		if err := b.reclaimAll(ctx, hard); err != nil && ctx.Err() == nil {
-			b.troubled("claiming idle entries", err)
-		}
+	for b.gate.wait(ctx, p) {
+		b.noteRedis(ctx, "claiming idle entries", b.reclaimAll(ctx, hard, p))
 		sleep(ctx, every)
 	}
 }
 
 // reclaimAll goes once through everything pending, a batch at a time.
-func (b *Bridge) reclaimAll(ctx, hard context.Context) error {
+func (b *Bridge) reclaimAll(ctx, hard context.Context, p *pulse) error {
 	cursor := "0-0"
 	for b.gate.isOpen() && ctx.Err() == nil {
-		next, err := b.reclaimBatch(ctx, hard, cursor)
+		p.beat()
+		next, err := b.reclaimBatch(ctx, hard, p, cursor)
 		if err != nil || next == "0-0" {
 			return err
 		}
@@ -32,28 +31,30 @@ func (b *Bridge) reclaimAll(ctx, hard context.Context) error {
 	return nil
 }
 
-func (b *Bridge) reclaimBatch(ctx, hard context.Context, cursor string) (next string, err error) {
+func (b *Bridge) reclaimBatch(ctx, hard context.Context, p *pulse, cursor string) (next string, err error) {
 	claimCtx, cancel := context.WithTimeout(ctx, redisTimeout)
 	defer cancel()
-	entries, gone, next, err := b.stream.AutoClaim(claimCtx, b.consumer, b.cfg.ClaimIdle, cursor, b.cfg.BatchSize)
+	entries, gone, next, err := b.stream.AutoClaim(claimCtx, b.consumer, b.cfg.ClaimIdle, cursor, b.claimSize.count(b.cfg.BatchSize))
 	if err != nil {
 		b.unclear.Store(true) // it may have been done, and they are ours now
 		return "", err
 	}
-	entries = b.hand.without(entries)
+	b.claimSize.saw(entries)
+	entries, gone = b.hand.without(entries), b.hand.withoutIDs(gone)
 	if len(entries) == 0 && len(gone) == 0 {
 		return next, nil
 	}
 	b.log.Info("claimed idle entries", "entries", len(entries), "trimmed", len(gone))
 	b.counts.claimed.Add(int64(len(entries)))
 	bt := b.newBatch(entries)
-	defer b.hand.release(bt)
+	defer b.finish(bt)
+	bt.pulse = p
 	bt.gone(gone)
 	b.admitMu.Lock()
 	err = b.admitCarefully(ctx, bt)
 	b.admitMu.Unlock()
 	if err != nil {
-		b.unclear.Store(true)
+		bt.unfinished = true
 		return "", err
 	}
 	b.send(ctx, hard, bt)

@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -13,6 +14,9 @@ import (
 // publishTimeout bounds one try at publishing.
 const publishTimeout = 10 * time.Second
 
+// ackGrace is how long acknowledging may take once the bridge is stopping.
+const ackGrace = 2 * time.Second
+
 // send publishes what was admitted of a batch, rejects what was no request, and
 // acknowledges what Pub/Sub has confirmed. What it can't send before half of
 // CLAIM_IDLE has passed, or before the bridge stops, it lets go of: another
@@ -20,48 +24,66 @@ const publishTimeout = 10 * time.Second
 func (b *Bridge) send(ctx, hard context.Context, bt *batch) {
 	giveUp, cancel := context.WithDeadline(hard, bt.taken.Add(b.cfg.ClaimIdle/2))
 	defer cancel()
-	done := append([]string(nil), bt.settled...)
-	published := b.publish(ctx, giveUp, bt)
-	done = append(done, published...)
-	b.acknowledge(ctx, hard, done)
-	b.counts.published.Add(int64(len(published)))
-	b.rejectAll(ctx, giveUp, bt.rejects)
+	b.rejectAside(ctx, hard, bt, bt.rejects)
+	b.acknowledge(ctx, hard, bt, bt.settled)
+	refused := b.publish(ctx, hard, giveUp, bt)
+	b.rejectAside(ctx, hard, bt, refused)
 }
 
-// publish returns the IDs of the entries that Pub/Sub has confirmed, in as many
-// tries as giveUp leaves time for, or one once ctx has ended. An item that
-// Pub/Sub refuses for what it is becomes a reject of the batch.
-func (b *Bridge) publish(ctx, giveUp context.Context, bt *batch) []string {
-	var confirmed []string
-	left := bt.items
+// publish publishes the items of a batch in as many tries as giveUp leaves time
+// for, or one once ctx has ended, and acknowledges after each what Pub/Sub has
+// confirmed: that does not wait for the rest. It returns what Pub/Sub refuses for
+// what it is.
+func (b *Bridge) publish(ctx, hard, giveUp context.Context, bt *batch) (refused []reject) {
+	before := b.deps.Requests.Accepted()
 	wait := newBackoff()
-	for len(left) > 0 {
-		var failed []item
+	for left := bt.items; len(left) > 0; {
+		bt.pulse.beat()
 		err := b.stamp(giveUp, left)
+		b.noteRedis(giveUp, "stamping requests", err)
 		if err == nil {
-			failed, err = b.publishOnce(giveUp, bt, left, &confirmed)
-		} else {
-			failed = left
+			var result tried
+			result, err = b.publishOnce(giveUp, left)
+			b.acknowledge(ctx, hard, bt, result.confirmed)
+			b.counts.published.Add(int64(len(result.confirmed)))
+			left = result.failed
+			// Who is refused alone is at fault. A topic that takes nothing is.
+			if b.deps.Requests.Accepted() > before {
+				refused = append(refused, b.refuseAll(result.refused)...)
+			} else {
+				left = append(left, result.refused...)
+				err = cmp.Or(err, result.refusal)
+			}
+			b.notePubSub(err)
 		}
-		left = failed
-		if err == nil {
-			b.gate.publishing(true)
-			b.notes.over("pubsub")
-			continue
-		}
-		b.gate.publishing(false)
-		b.notes.trouble("pubsub", "Pub/Sub can't be used; holding requests back and trying again", err)
-		if ctx.Err() != nil || !wait.sleep(giveUp) {
-			b.unclear.Store(true)
+		if err != nil && (ctx.Err() != nil || !wait.sleep(giveUp)) {
+			bt.unfinished = true
 			break
 		}
 	}
-	return confirmed
+	return refused
 }
 
-// publishOnce tries all items once and returns those that may be tried again,
-// with the first reason why.
-func (b *Bridge) publishOnce(giveUp context.Context, bt *batch, items []item, confirmed *[]string) (failed []item, first error) {
+// notePubSub notes how a try at publishing went.
+func (b *Bridge) notePubSub(err error) {
+	b.gate.publishing(err == nil)
+	if err == nil {
+		b.notes.over("pubsub")
+		return
+	}
+	b.notes.trouble("pubsub", "Pub/Sub can't be used; holding requests back and trying again", err)
+}
+
+// tried is what became of the items of one try.
+type tried struct {
+	confirmed []string // entries
+	refused   []item   // by Pub/Sub, each alone
+	refusal   error    // what it said of the first
+	failed    []item   // may be tried again
+}
+
+// publishOnce tries all items once, and returns why the first that failed did.
+func (b *Bridge) publishOnce(giveUp context.Context, items []item) (result tried, first error) {
 	ctx, cancel := context.WithTimeout(giveUp, publishTimeout)
 	defer cancel()
 	var messages publish.Batch
@@ -70,23 +92,23 @@ func (b *Bridge) publishOnce(giveUp context.Context, bt *batch, items []item, co
 		data = items[i].request.AppendJSON(data[:0])
 		messages.Add(data, &items[i].envelope)
 	}
+	result.confirmed = make([]string, 0, len(items))
 	began := time.Now()
 	for i, err := range b.deps.Requests.Publish(ctx, &messages) {
 		var refused *publish.RefusedError
 		switch {
 		case err == nil:
-			*confirmed = append(*confirmed, items[i].entryID())
+			result.confirmed = append(result.confirmed, items[i].entryID())
 		case errors.As(err, &refused):
-			bt.rejects = append(bt.rejects, b.refuse(&items[i]))
+			result.refused = append(result.refused, items[i])
+			result.refusal = cmp.Or(result.refusal, err)
 		default:
-			failed = append(failed, items[i])
-			if first == nil {
-				first = err
-			}
+			result.failed = append(result.failed, items[i])
+			first = cmp.Or(first, err)
 		}
 	}
 	b.counts.publishNanos.Store(int64(time.Since(began)))
-	return failed, first
+	return result, first
 }
 
 // stamp gives every item the epoch, and makes the records of writes with it
@@ -116,6 +138,14 @@ func (b *Bridge) stamp(ctx context.Context, items []item) error {
 	return nil
 }
 
+func (b *Bridge) refuseAll(items []item) []reject {
+	rejects := make([]reject, 0, len(items))
+	for i := range items {
+		rejects = append(rejects, b.refuse(&items[i]))
+	}
+	return rejects
+}
+
 // refuse makes a reject of a request that Pub/Sub will not carry.
 func (b *Bridge) refuse(it *item) reject {
 	bad := &tebra.DecodeError{Code: tebra.DeadLettered, Reason: "Pub/Sub refuses to carry the request"}
@@ -134,21 +164,76 @@ func (b *Bridge) refuse(it *item) reject {
 }
 
 // acknowledge takes entries out of the hand for good, and keeps trying until it
-// has or the bridge must stop.
-func (b *Bridge) acknowledge(ctx, hard context.Context, ids []string) {
+// has or the bridge must stop. It has a while for it even when the time for
+// publishing is over: what is confirmed and not acknowledged goes out twice.
+func (b *Bridge) acknowledge(ctx, hard context.Context, bt *batch, ids []string) {
 	wait := newBackoff()
 	for len(ids) > 0 {
-		ackCtx, cancel := context.WithTimeout(hard, redisTimeout)
+		bt.pulse.beat()
+		timeout := redisTimeout
+		if ctx.Err() != nil {
+			timeout = ackGrace
+		}
+		ackCtx, cancel := context.WithTimeout(context.WithoutCancel(hard), timeout)
 		err := b.stream.Ack(ackCtx, ids)
 		cancel()
+		b.noteRedis(hard, "acknowledging", err)
 		if err == nil {
 			return
 		}
-		b.troubled("acknowledging", err)
 		if ctx.Err() != nil || !wait.sleep(hard) {
-			b.unclear.Store(true)
+			bt.unfinished = true
 			return
 		}
+	}
+}
+
+// rejectAside rejects entries beside the flow of the others: dead letters that
+// can't be published hold nobody up. There is room for a few batches of them.
+// While there is none, the caller waits for it if letters go out, or else lets go
+// of these entries: they stay pending for this bridge, and are read again once
+// letters go out, or claimed.
+func (b *Bridge) rejectAside(ctx, hard context.Context, from *batch, rejects []reject) {
+	if len(rejects) == 0 {
+		return
+	}
+	bt := &batch{rejects: rejects, taken: from.taken}
+	for i := range rejects {
+		bt.ids = append(bt.ids, rejects[i].entryID)
+	}
+	b.hand.hold(bt)
+	run := func() error {
+		defer b.hand.release(bt)
+		giveUp, cancel := context.WithDeadline(hard, bt.taken.Add(b.cfg.ClaimIdle/2))
+		defer cancel()
+		b.rejectAll(ctx, giveUp, rejects)
+		return nil
+	}
+	for !b.rejecting.TryGo(run) {
+		from.pulse.beat()
+		if b.lettersDown.Load() || !sleep(ctx, rejectPoll) {
+			b.hand.release(bt)
+			b.leaveStray()
+			return
+		}
+	}
+}
+
+// rejectPoll is how often a worker looks for room among the rejects.
+const rejectPoll = 5 * time.Millisecond
+
+// leaveStray notes that rejects are pending for this bridge that it doesn't hold.
+func (b *Bridge) leaveStray() {
+	b.strays.Store(true)
+	if !b.lettersDown.Load() {
+		b.findStrays()
+	}
+}
+
+// findStrays has the strays read again, if there are any.
+func (b *Bridge) findStrays() {
+	if b.strays.Swap(false) {
+		b.unclear.Store(true)
 	}
 }
 
@@ -156,18 +241,21 @@ func (b *Bridge) acknowledge(ctx, hard context.Context, ids []string) {
 // answers and acknowledges them.
 func (b *Bridge) rejectAll(ctx, giveUp context.Context, rejects []reject) {
 	wait := newBackoff()
-	for len(rejects) > 0 {
+	for {
 		var err error
-		if rejects, err = b.rejectOnce(giveUp, rejects); err == nil {
+		rejects, err = b.rejectOnce(giveUp, rejects)
+		b.lettersDown.Store(err != nil)
+		if err == nil {
+			b.notes.over("deadletters")
+			b.findStrays()
 			return
 		}
 		b.notes.trouble("deadletters", "rejected entries can't be dead-lettered; trying again", err)
 		if ctx.Err() != nil || !wait.sleep(giveUp) {
-			b.unclear.Store(true)
+			b.strays.Store(true)
 			return
 		}
 	}
-	b.notes.over("deadletters")
 }
 
 // rejectOnce returns the rejects that must be tried again, and why.
@@ -184,9 +272,7 @@ func (b *Bridge) rejectOnce(giveUp context.Context, rejects []reject) (failed []
 		}
 		if err != nil {
 			failed = append(failed, rejects[i])
-			if first == nil {
-				first = err
-			}
+			first = cmp.Or(first, err)
 		}
 	}
 	return failed, first

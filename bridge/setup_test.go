@@ -31,7 +31,7 @@ import (
 
 // What the tests of this package share: a Redis of the test's own, a Pub/Sub
 // sink (sink_test.go), bridges in this process that a test starts and stops, and
-// bridges in processes of their own that it can kill.
+// bridges in processes of their own that it can kill (process_test.go).
 
 // asBridge, set in the environment, makes the test binary a bridge process.
 const asBridge = "BRIDGE_TEST_RUN_AS_BRIDGE"
@@ -45,6 +45,7 @@ func TestMain(m *testing.M) {
 
 // bridgeMain is what cmd/bridge does for "bridge run", without the health server.
 func bridgeMain() int {
+	go exitWithParent()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
@@ -423,3 +424,18 @@ func (l *logBook) tail(n int) string {
 	return text.String()
 }
 
+// answerAll stands in for the functions until the test ends: it takes everything
+// that was published out of the open sets, so that lanes have room.
+func (b *bundle) answerAll() {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for sleep(ctx, 10*time.Millisecond) {
+			for _, m := range b.sink.requests() {
+				_ = b.rdb.ZRem(ctx, b.keys.Open(m.Attributes[tebra.AttrLane]), m.Attributes[tebra.AttrEntryID]).Err() // again soon
+			}
+		}
+	}()
+	b.Cleanup(func() { cancel(); <-done })
+}

@@ -262,6 +262,8 @@ func entryIDs(messages []*pubsubpb.PubsubMessage) []string {
 // flakyListener can cut all its connections and refuse new ones.
 type flakyListener struct {
 	net.Listener
+	accepted func() // called for each connection, if set
+
 	mu    sync.Mutex
 	down  bool
 	conns map[net.Conn]bool
@@ -272,6 +274,9 @@ func (l *flakyListener) Accept() (net.Conn, error) {
 		conn, err := l.Listener.Accept()
 		if err != nil {
 			return nil, err
+		}
+		if l.accepted != nil {
+			l.accepted()
 		}
 		if l.admit(conn) {
 			return &listedConn{Conn: conn, list: l}, nil

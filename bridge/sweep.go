@@ -3,6 +3,7 @@ package bridge
 import (
 	"context"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -13,9 +14,8 @@ import (
 	"tebraproxy/pkg/tebra"
 )
 
-// sweepMost bounds how many entries of a lane one sweep looks at; the next goes
-// on, since these will be answered by then.
-const sweepMost = 1000
+// sweepPage is how many entries of a lane the sweep asks for at a time.
+const sweepPage = 1000
 
 // sweep is the last line behind the promise of one answer for every request
 // (DESIGN section 5.8). What has been open for ANSWER_DEADLINE is noted; what is
@@ -42,30 +42,42 @@ func (b *Bridge) sweep(ctx context.Context) error {
 // noteName is a field of the overdue hash.
 func noteName(lane, entryID string) string { return lane + "|" + entryID }
 
+// sweepLane looks at every overdue entry of a lane, a page at a time. What leaves
+// the set meanwhile moves others to the page before: the next sweep sees those.
 func (b *Bridge) sweepLane(ctx context.Context, lane string, now time.Time, notes map[string]string) error {
-	old, err := b.deps.Redis.ZRangeByScore(ctx, b.deps.Keys.Open(lane), &redis.ZRangeBy{
-		Min: "-inf", Max: strconv.FormatInt(now.Add(-b.cfg.AnswerDeadline).UnixMilli(), 10), Count: sweepMost,
-	}).Result()
-	if err != nil {
-		return fmt.Errorf("looking for overdue entries of lane %s: %w", lane, err)
+	overdue := redis.ZRangeBy{
+		Min: "-inf", Max: strconv.FormatInt(now.Add(-b.cfg.AnswerDeadline).UnixMilli(), 10), Count: sweepPage,
 	}
-	for _, id := range old {
-		name := noteName(lane, id)
-		noted, err := strconv.ParseInt(notes[name], 10, 64)
-		if err != nil { // no note yet
-			if err := b.deps.Redis.HSetNX(ctx, b.deps.Keys.Overdue(), name, now.UnixMilli()).Err(); err != nil {
-				return fmt.Errorf("noting an overdue entry: %w", err)
+	for {
+		old, err := b.deps.Redis.ZRangeByScore(ctx, b.deps.Keys.Open(lane), &overdue).Result()
+		if err != nil {
+			return fmt.Errorf("looking for overdue entries of lane %s: %w", lane, err)
+		}
+		for _, id := range old {
+			if err := b.sweepEntry(ctx, lane, id, now, notes[noteName(lane, id)]); err != nil {
+				return err
 			}
-			continue
 		}
-		if now.Sub(time.UnixMilli(noted)) < b.cfg.AnswerDeadline {
-			continue
+		if len(old) < sweepPage {
+			return nil
 		}
-		if err := b.answerOverdue(ctx, lane, id); err != nil {
-			return err
-		}
+		overdue.Offset += sweepPage
 	}
-	return nil
+}
+
+// sweepEntry notes an overdue entry, or answers one that was noted long ago.
+func (b *Bridge) sweepEntry(ctx context.Context, lane, id string, now time.Time, note string) error {
+	noted, err := strconv.ParseInt(note, 10, 64)
+	if err != nil { // no note yet
+		if err := b.deps.Redis.HSetNX(ctx, b.deps.Keys.Overdue(), noteName(lane, id), now.UnixMilli()).Err(); err != nil {
+			return fmt.Errorf("noting an overdue entry: %w", err)
+		}
+		return nil
+	}
+	if now.Sub(time.UnixMilli(noted)) < b.cfg.AnswerDeadline {
+		return nil
+	}
+	return b.answerOverdue(ctx, lane, id)
 }
 
 // dropNotes forgets the notes of entries that are no longer open.
@@ -95,7 +107,8 @@ func (b *Bridge) answerOverdue(ctx context.Context, lane, id string) error {
 	if err != nil {
 		return err
 	}
-	req, err := tebra.DecodeEntry(entry.Fields, b.cfg.MaxRequestBytes)
+	// It was admitted, so its size was right, whatever the bound is now.
+	req, err := tebra.DecodeEntry(entry.Fields, math.MaxInt)
 	if err != nil { // its contents are gone: nobody can be told
 		return b.closeOverdue(ctx, lane, id)
 	}

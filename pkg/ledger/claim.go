@@ -81,7 +81,7 @@ func (l *Ledger) claim(ctx context.Context, d Delivery, mode, token, answerID st
 	c := &Claim{Delivery: d, Arrival: d.arrival(), token: token}
 	cmd := l.run(ctx, l.rdb, claimScript, d, token,
 		[]string{l.keys.Epoch()},
-		mode, d.Fingerprint, flag(d.Write), d.Envelope.Epoch, millis(d.Envelope.AdmittedAt),
+		mode, d.Fingerprint, boolArg(d.Write), d.Envelope.Epoch, millis(d.Envelope.AdmittedAt),
 		l.cfg.Lease.Milliseconds(), answerID, tebra.Duplicate.Meaning())
 	if err := c.read(cmd); err != nil {
 		return nil, c.wrap("claim", err)

@@ -111,7 +111,7 @@ type Delivery struct {
 	Write bool
 }
 
-// Arrival is when the entry came in, by the Redis clock.
+// arrival is when the entry came in, by the Redis clock.
 func (d Delivery) arrival() time.Time {
 	id, err := tebra.ParseEntryID(d.Envelope.EntryID)
 	if err != nil { // an envelope that was parsed has an ID
@@ -158,7 +158,7 @@ func (c *Claim) wrap(what string, err error) error {
 
 func millis(t time.Time) string { return strconv.FormatInt(t.UnixMilli(), 10) }
 
-func flag(set bool) string {
+func boolArg(set bool) string {
 	if set {
 		return "1"
 	}

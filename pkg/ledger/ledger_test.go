@@ -3,6 +3,7 @@ package ledger
 import (
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"slices"
 	"strings"
@@ -17,7 +18,13 @@ import (
 	"tebraproxy/pkg/tebra"
 )
 
-func TestMain(m *testing.M) { peertest.Main(m) }
+func TestMain(m *testing.M) {
+	// The command line comes later, and wins.
+	if err := flag.Set("rapid.checks", "300"); err != nil {
+		panic(err)
+	}
+	peertest.Main(m)
+}
 
 const (
 	testLease = 150 * time.Second

@@ -48,7 +48,7 @@ func (l *Ledger) replay(ctx context.Context, r Replay, token string) (Replayed, 
 	}
 	args := []any{
 		l.clock(), l.cfg.TTL.Milliseconds(), token, r.EntryID,
-		tebra.Fingerprint(r.Request.Action, r.Request.Params), flag(r.Write), flag(r.Force), token, maxReplays,
+		tebra.Fingerprint(r.Request.Action, r.Request.Params), boolArg(r.Write), boolArg(r.Force), token, maxReplays,
 	}
 	reply, err := replayScript.Run(ctx, l.rdb, keys, append(args, entryFields(r)...)...).StringSlice()
 	if err != nil {

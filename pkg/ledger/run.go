@@ -41,16 +41,19 @@ func (l *Ledger) start(ctx context.Context, rdb redis.Scripter, c *Claim, need t
 // asks for what that connection wrote. Watch is how go-redis holds on to one.
 func (l *Ledger) startReplicated(ctx context.Context, c *Claim, need time.Duration) error {
 	var confirmed int64
-	err := l.rdb.Watch(ctx, func(tx *redis.Tx) error {
-		if err := l.start(ctx, tx, c, need); err != nil {
-			return err
+	var refused error
+	err := l.rdb.Watch(ctx, func(tx *redis.Tx) (err error) {
+		if refused = l.start(ctx, tx, c, need); refused != nil {
+			return refused
 		}
-		var err error
 		confirmed, err = tx.Wait(ctx, l.cfg.Replicas, l.cfg.ReplicaWait).Result()
 		return err
 	}, l.keys.Ledger(c.Delivery.Envelope.Ledger))
+	if refused != nil {
+		return refused
+	}
 	if err != nil {
-		return c.wrap("start", err)
+		return c.wrap("wait for the replicas of the start of", err)
 	}
 	if confirmed >= int64(l.cfg.Replicas) {
 		return nil

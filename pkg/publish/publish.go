@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"github.com/googleapis/gax-go/v2"
@@ -27,8 +28,8 @@ type TopicClient interface {
 	Publish(context.Context, *pubsubpb.PublishRequest, ...gax.CallOption) (*pubsubpb.PublishResponse, error)
 }
 
-// RefusedError says that Pub/Sub refused one message for what it is, so that
-// sending it again can't help.
+// RefusedError says that Pub/Sub refused a message that it was asked to take
+// alone, for what it is or for what the topic is.
 type RefusedError struct{ Err error }
 
 func (e *RefusedError) Error() string { return "Pub/Sub refused the message: " + e.Err.Error() }
@@ -36,8 +37,9 @@ func (e *RefusedError) Unwrap() error { return e.Err }
 
 // Publisher publishes batches to one topic. It is safe for concurrent use.
 type Publisher struct {
-	client TopicClient
-	topic  string
+	client   TopicClient
+	topic    string
+	accepted atomic.Int64
 }
 
 // New returns a publisher to topic, a full resource name. It neither dials nor
@@ -48,8 +50,8 @@ func New(client TopicClient, topic string) *Publisher {
 
 // Publish sends a batch, in as many requests as Pub/Sub's limits ask for, and
 // returns an error for each message: nil once the broker has confirmed it, a
-// [*RefusedError] where only that message is at fault, anything else where it
-// may be sent again. Every request ends with ctx, which must have a deadline.
+// [*RefusedError] where it was refused alone (see [Publisher.Accepted] for whose
+// fault that is), anything else where it may be sent again. Every request ends with ctx, which must have a deadline.
 func (p *Publisher) Publish(ctx context.Context, b *Batch) []error {
 	errs := make([]error, b.Len())
 	for start := 0; start < b.Len(); {
@@ -59,6 +61,12 @@ func (p *Publisher) Publish(ctx context.Context, b *Batch) []error {
 	}
 	return errs
 }
+
+// Accepted returns how many messages the broker has confirmed so far. A topic that
+// has taken others since a message was first refused is right, so that the fault
+// lies with the message; one that refuses everything may be misnamed, or have got
+// a schema that nothing of ours fits.
+func (p *Publisher) Accepted() int64 { return p.accepted.Load() }
 
 // One publishes a single message.
 func (p *Publisher) One(ctx context.Context, data []byte, envelope tebra.Envelope) error {
@@ -82,6 +90,7 @@ func chunkEnd(b *Batch, start int) int {
 func (p *Publisher) send(ctx context.Context, b *Batch, start, end int, errs []error) {
 	err := p.request(ctx, b, start, end)
 	if err == nil {
+		p.accepted.Add(int64(end - start))
 		return
 	}
 	if status.Code(err) == codes.InvalidArgument {

@@ -44,15 +44,14 @@ func TestAnErrorReplyIsARedisError(t *testing.T) {
 	}
 }
 
-func TestAutoClaimRepliesOfOldAndNewServersAreRead(t *testing.T) {
+func TestARepliedClaimSaysWhereToGoOn(t *testing.T) {
 	t.Parallel()
-	entries, gone, next, err := parseAutoClaim([]byte("*3\r\n$3\r\n0-0\r\n*1\r\n*2\r\n$3\r\n1-0\r\n*2\r\n$1\r\na\r\n$1\r\nb\r\n*1\r\n$3\r\n2-0\r\n"))
-	if err != nil || len(entries) != 1 || len(gone) != 1 || next != "0-0" {
-		t.Errorf("parseAutoClaim(7.0) = %v, %v, %q, %v", entries, gone, next, err)
-	}
-	entries, gone, next, err = parseAutoClaim([]byte("*2\r\n$3\r\n5-0\r\n*1\r\n*-1\r\n"))
-	if err != nil || len(entries) != 0 || len(gone) != 0 || next != "5-0" {
-		t.Errorf("parseAutoClaim(6.2) = %v, %v, %q, %v", entries, gone, next, err)
+	const rest = "*1\r\n*2\r\n$3\r\n1-0\r\n*2\r\n$1\r\na\r\n$1\r\nb\r\n*1\r\n$3\r\n2-0\r\n"
+	for last, want := range map[string]string{"$0\r\n\r\n": "0-0", "$3\r\n2-0\r\n": "2-1"} {
+		entries, gone, next, err := parseAutoClaim([]byte("*3\r\n" + last + rest))
+		if err != nil || len(entries) != 1 || len(gone) != 1 || next != want {
+			t.Errorf("parseAutoClaim(%q) = %v, %v, %q, %v, want one entry, one gone, %q", last, entries, gone, next, err, want)
+		}
 	}
 }
 

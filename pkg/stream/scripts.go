@@ -63,7 +63,8 @@ return #parked
 //
 //	KEYS  1 open, 2 retrying (both of the lane), 3 requests
 //	ARGV  1 group parked, 2 group bridge, 3 lane, 4 window, 5 consumer, 6 at most
-//	returns {entries as XRANGE gives them, IDs that are no longer in the stream}
+//	returns {entries as XRANGE gives them, IDs that are no longer in the stream};
+//	the latter stay parked until [Stream.Reject] takes them out
 var fill = redis.NewScript(`
 local room = tonumber(ARGV[4]) - math.max(redis.call('ZCARD', KEYS[1]) - redis.call('ZCARD', KEYS[2]), 0)
 room = math.min(room, tonumber(ARGV[6]))
@@ -74,12 +75,12 @@ local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local entries, gone, ids = {}, {}, {}
 local claim = {'XCLAIM', KEYS[3], ARGV[2], ARGV[5], 0}
-for i, p in ipairs(waiting) do
+for _, p in ipairs(waiting) do
   local id = p[1]
-  ids[i] = id
   local found = redis.call('XRANGE', KEYS[3], id, id)
   if #found == 1 then
     entries[#entries + 1] = found[1]
+    ids[#ids + 1] = id
     claim[#claim + 1] = id
     local millis = math.min(tonumber(string.match(id, '^%d+')), now)
     redis.call('ZADD', KEYS[1], 'NX', string.format('%.0f', millis), id)
@@ -91,25 +92,60 @@ if #entries > 0 then
   claim[#claim + 1] = 'FORCE'
   claim[#claim + 1] = 'JUSTID'
   redis.call(unpack(claim))
+  redis.call('XACK', KEYS[3], ARGV[1], unpack(ids))
 end
-redis.call('XACK', KEYS[3], ARGV[1], unpack(ids))
 return {entries, gone}
+`)
+
+// autoClaim takes over what its holder has shown no sign of life about. It is
+// not XAUTOCLAIM, which takes what is no longer in the stream out of the pending
+// list: a bridge that dies before it has told anybody would be the last to know.
+//
+//	KEYS  1 requests
+//	ARGV  1 group, 2 consumer, 3 idle for at least, in milliseconds, 4 first ID,
+//	      5 at most
+//	returns {ID of the last one looked at, "" when there are no more; entries as
+//	XRANGE gives them; IDs that are no longer in the stream, which stay pending
+//	for whom they were until [Stream.Reject] takes them out}
+var autoClaim = redis.NewScript(`
+local idle = redis.call('XPENDING', KEYS[1], ARGV[1], 'IDLE', ARGV[3], ARGV[4], '+', ARGV[5])
+local entries, gone = {}, {}
+local claim = {'XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0}
+for _, p in ipairs(idle) do
+  local found = redis.call('XRANGE', KEYS[1], p[1], p[1])
+  if #found == 1 then
+    entries[#entries + 1] = found[1]
+    claim[#claim + 1] = p[1]
+  else
+    gone[#gone + 1] = p[1]
+  end
+end
+if #entries > 0 then
+  claim[#claim + 1] = 'JUSTID'
+  redis.call(unpack(claim))
+end
+local last = ''
+if #idle == tonumber(ARGV[5]) then last = idle[#idle][1] end
+return {last, entries, gone}
 `)
 
 // reject acknowledges an entry that is no request and, only if it was still
 // there to be acknowledged, answers it.
 //
 //	KEYS  1 requests, 2 responses, 3 status, 4 open (of the lane)
-//	ARGV  1 group bridge, 2 entry ID, 3 number of response arguments, then the
-//	      response's fields, then the status's; without any, nobody is answered
+//	ARGV  1 group bridge, 2 group parked, 3 entry ID, 4 number of response
+//	      arguments, then the response's fields, then the status's; without any,
+//	      nobody is answered
 //	returns 1 if it was acknowledged now, else 0
 var reject = redis.NewScript(`
-if redis.call('XACK', KEYS[1], ARGV[1], ARGV[2]) == 0 then return 0 end
-redis.call('ZREM', KEYS[4], ARGV[2])
-local n = tonumber(ARGV[3])
+local held = redis.call('XACK', KEYS[1], ARGV[1], ARGV[3])
+local parked = redis.call('XACK', KEYS[1], ARGV[2], ARGV[3])
+if held + parked == 0 then return 0 end
+redis.call('ZREM', KEYS[4], ARGV[3])
+local n = tonumber(ARGV[4])
 if n > 0 then
-  redis.call('XADD', KEYS[2], '*', unpack(ARGV, 4, 3 + n))
-  redis.call('XADD', KEYS[3], '*', unpack(ARGV, 4 + n))
+  redis.call('XADD', KEYS[2], '*', unpack(ARGV, 5, 4 + n))
+  redis.call('XADD', KEYS[3], '*', unpack(ARGV, 5 + n))
 end
 return 1
 `)
@@ -138,6 +174,7 @@ for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
   for i = 1, #group, 2 do info[group[i]] = group[i + 1] end
   if info['name'] == ARGV[1] then ids[#ids + 1] = info['last-delivered-id'] end
 end
+if #ids == 0 then return {'0-0'} end
 for i = 1, 2 do
   local pending = redis.call('XPENDING', KEYS[1], ARGV[i])
   if pending[1] > 0 then ids[#ids + 1] = pending[2] end
@@ -190,7 +227,8 @@ func (s *Stream) Park(ctx context.Context, lane string, ids []string) error {
 
 // Fill takes up to most (at most 1,000) of the entries that wait for a lane into
 // consumer's hand, oldest first, as far as its window has room. They are open
-// then. gone are IDs that waited but were trimmed by others meanwhile.
+// then. gone are IDs that waited but were trimmed by others meanwhile: they are
+// returned again until [Stream.Reject] takes them out.
 func (s *Stream) Fill(ctx context.Context, lane string, window int, consumer string, most int) (entries []Entry, gone []string, err error) {
 	keys := []string{s.keys.Open(lane), s.keys.Retrying(lane), s.keys.Requests()}
 	raw, err := s.evalRaw(ctx, fill, keys, tebra.GroupParked, tebra.GroupBridge, lane, window, consumer, most)
@@ -221,15 +259,15 @@ func (s *Stream) evalRaw(ctx context.Context, script *redis.Script, keys []strin
 	return s.rdb.DoRaw(ctx, call...).Result()
 }
 
-// Reject acknowledges an entry that is no request and, if nobody did before,
-// adds answer and status. A nil answer adds neither: nobody can be told. It takes
+// Reject acknowledges an entry that is no request, in hand or parked, and, if
+// nobody did before, adds answer and status. A nil answer adds neither: nobody can be told. It takes
 // the entry out of the lane's open set, should it be there, and reports whether
 // it was the one to do so.
 func (s *Stream) Reject(ctx context.Context, id, lane string, answer *tebra.Response) (bool, error) {
-	args := []any{tebra.GroupBridge, id, 0}
+	args := []any{tebra.GroupBridge, tebra.GroupParked, id, 0}
 	if answer != nil {
 		fields := answer.Fields()
-		args[2] = len(fields)
+		args[3] = len(fields)
 		for _, f := range fields {
 			args = append(args, f)
 		}

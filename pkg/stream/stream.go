@@ -123,10 +123,11 @@ func (s *Stream) Get(ctx context.Context, id string) (Entry, error) {
 // AutoClaim takes over up to count entries that were in any consumer's hand
 // without a sign of life for at least idle, beginning at cursor ("0-0" at
 // first), and returns where to go on ("0-0" when it is through). gone are IDs
-// that were trimmed while pending; Redis has dropped them from the list.
+// that were trimmed while pending: they stay pending for whom they were, and
+// are returned again, until [Stream.Reject] takes them out.
 func (s *Stream) AutoClaim(ctx context.Context, consumer string, idle time.Duration, cursor string, count int) (entries []Entry, gone []string, next string, err error) {
-	raw, err := s.rdb.DoRaw(ctx, "XAUTOCLAIM", s.keys.Requests(), tebra.GroupBridge, consumer,
-		idle.Milliseconds(), cursor, "COUNT", count).Result()
+	raw, err := s.evalRaw(ctx, autoClaim, []string{s.keys.Requests()},
+		tebra.GroupBridge, consumer, idle.Milliseconds(), cursor, count)
 	if err == nil {
 		entries, gone, next, err = parseAutoClaim(raw)
 	}
@@ -136,27 +137,53 @@ func (s *Stream) AutoClaim(ctx context.Context, consumer string, idle time.Durat
 	return entries, gone, next, nil
 }
 
-// parseAutoClaim reads the reply to XAUTOCLAIM. The third part, the deleted IDs,
-// is there from Redis 7.0 on; before, a deleted entry came as a null.
+// parseAutoClaim reads the reply to the script of that name. The next to look at
+// is the one after the last: not every server understands an ID that is to be
+// left out.
 func parseAutoClaim(raw []byte) (entries []Entry, gone []string, next string, err error) {
 	r := reply{text: string(raw)}
 	n, err := r.array()
 	if err != nil {
 		return nil, nil, "", err
 	}
-	if n != 2 && n != 3 {
-		return nil, nil, "", fmt.Errorf("%w: not a cursor and entries", errReply)
+	if n != 3 {
+		return nil, nil, "", fmt.Errorf("%w: not a last ID, entries and IDs", errReply)
 	}
-	if next, err = r.str(); err != nil {
+	last, err := r.str()
+	if err != nil {
 		return nil, nil, "", err
 	}
 	if entries, err = r.entries(); err != nil {
 		return nil, nil, "", err
 	}
-	if n == 3 {
-		gone, err = r.strs(nil)
+	if gone, err = r.strs(nil); err != nil {
+		return nil, nil, "", err
 	}
-	return entries, gone, next, err
+	if last == "" {
+		return entries, gone, "0-0", nil
+	}
+	id, err := tebra.ParseEntryID(last)
+	if err != nil {
+		return nil, nil, "", err
+	}
+	id.Seq++ // the highest of all IDs can't be added by anybody
+	return entries, gone, id.String(), nil
+}
+
+// Pending returns the IDs of up to count entries, from the given one on, that are
+// in consumer's hand, be they still in the stream or not.
+func (s *Stream) Pending(ctx context.Context, consumer, from string, count int) ([]string, error) {
+	list, err := s.rdb.XPendingExt(ctx, &redis.XPendingExtArgs{
+		Stream: s.keys.Requests(), Group: tebra.GroupBridge, Start: from, End: "+", Count: int64(count), Consumer: consumer,
+	}).Result()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return nil, fmt.Errorf("listing what is pending for %s: %w", consumer, err)
+	}
+	ids := make([]string, len(list))
+	for i, p := range list {
+		ids[i] = p.ID
+	}
+	return ids, nil
 }
 
 // Ack takes entries out of the bridges' hands for good. It may be repeated.

@@ -178,7 +178,7 @@ func TestWhoWaitsOutABackoffLeavesItsRoomToOthers(t *testing.T) {
 	}
 }
 
-func TestAnEntryTrimmedWhileParkedIsReportedOnce(t *testing.T) {
+func TestAnEntryTrimmedWhileParkedStaysSoUntilItIsRejected(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	ids := b.add(2)
@@ -194,7 +194,60 @@ func TestAnEntryTrimmedWhileParkedIsReportedOnce(t *testing.T) {
 		t.Errorf("Fill() = %v, %v, want entry %s", entries, err, ids[1])
 	}
 	b.wantIDs("gone", gone, ids[:1])
+	b.wantIDs("parked", b.pending(tebra.GroupParked, lane), ids[:1])
+	b.rejectOnce(ids[0])
 	b.wantIDs("parked", b.pending(tebra.GroupParked, lane), nil)
+}
+
+// rejectOnce fails the test unless the first of two rejections of an entry is the
+// one that counts.
+func (b bundle) rejectOnce(id string) {
+	b.Helper()
+	for i, want := range []bool{true, false} {
+		if got, err := b.s.Reject(b.Context(), id, lane, nil); err != nil || got != want {
+			b.Errorf("Reject() no. %d = %v, %v, want %v", i+1, got, err, want)
+		}
+	}
+}
+
+func TestAnEntryTrimmedWhilePendingStaysSoUntilItIsRejected(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	ids := b.add(3)
+	b.read(3)
+	if err := b.rdb.XDel(t.Context(), b.keys.Requests(), ids[1]).Err(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		_, gone, next, err := b.s.AutoClaim(t.Context(), "b2", 0, "0-0", 10)
+		if err != nil || next != "0-0" {
+			t.Errorf("AutoClaim() = next %s, %v, want 0-0", next, err)
+		}
+		b.wantIDs("gone", gone, ids[1:2])
+	}
+	b.wantIDs("still pending", b.pending(tebra.GroupBridge, consumer), ids[1:2])
+	b.wantIDs("claimed", b.pending(tebra.GroupBridge, "b2"), []string{ids[0], ids[2]})
+	b.rejectOnce(ids[1])
+	b.wantIDs("still pending", b.pending(tebra.GroupBridge, consumer), nil)
+}
+
+func TestClaimingGoesOnWhereItStopped(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	ids := b.add(5)
+	b.read(5)
+	var claimed []string
+	for next, first := "0-0", true; first || next != "0-0"; first = false {
+		entries, _, n, err := b.s.AutoClaim(t.Context(), "b2", 0, next, 2)
+		if err != nil {
+			t.Fatalf("AutoClaim() = %v", err)
+		}
+		for _, e := range entries {
+			claimed = append(claimed, e.ID)
+		}
+		next = n
+	}
+	b.wantIDs("claimed", claimed, ids)
 }
 
 func TestARejectedEntryIsAnsweredByOneOnly(t *testing.T) {

@@ -98,7 +98,7 @@ func (o Options) policy() (*policy.Policy, error) {
 }
 
 func (p *Pipeline) startRedis(ctx context.Context, opts Options) error {
-	p.Info.RedisURL = opts.Redis
+	p.Info.RedisURL, p.Info.RedisCACert = opts.Redis, opts.RedisCACert
 	if opts.Redis == "" {
 		url, stop, err := startRedis()
 		if err != nil {
@@ -137,11 +137,11 @@ func (p *Pipeline) startPubSub(opts Options, log *slog.Logger) error {
 const standInKey = "local"
 
 func (p *Pipeline) startAPI(opts Options) error {
-	p.Info.PHPAPI = opts.PHPAPI
+	p.Info.PHPAPI, p.Info.PHPAPIKey = opts.PHPAPI, opts.PHPAPIKey
 	if opts.PHPAPI != "" {
 		return nil
 	}
-	p.API = phptest.New(phptest.Config{APIKey: standInKey})
+	p.API, p.Info.PHPAPIKey = phptest.New(phptest.Config{APIKey: standInKey}), standInKey
 	url, err := p.serve(p.API)
 	p.Info.PHPAPI = url + "/api"
 	return err
@@ -169,12 +169,8 @@ func (p *Pipeline) startFunctions(ctx context.Context, opts Options, rules *poli
 		return fmt.Errorf("making a client of Pub/Sub: %w", err)
 	}
 	p.onClose(func() { topics.Close() })
-	key := standInKey
-	if opts.PHPAPI != "" {
-		key = opts.PHPAPIKey
-	}
 	cfg, err := config.Load[functions.Config](p.environ(opts,
-		"FUNCTION_TARGET="+functions.ProcessRequest, "TEBRA_PHP_API_URL="+p.Info.PHPAPI, "TEBRA_INTERNAL_API_KEY="+key))
+		"FUNCTION_TARGET="+functions.ProcessRequest, "TEBRA_PHP_API_URL="+p.Info.PHPAPI, "TEBRA_INTERNAL_API_KEY="+p.Info.PHPAPIKey))
 	if err != nil {
 		return err
 	}

@@ -111,8 +111,8 @@ const followBlock = time.Second
 
 // follow prints every change of a request's state until ctx ends.
 func (p *Pipeline) follow(ctx context.Context, w io.Writer) {
-	after := "$"
-	if last, err := p.Redis.XInfoStream(ctx, p.Keys.Status()).Result(); err == nil {
+	after := "0-0" // a stream that is not there yet is read from its beginning
+	if last, err := p.Redis.XInfoStream(ctx, p.Keys.Status()).Result(); err == nil && last.LastGeneratedID != "" {
 		after = last.LastGeneratedID
 	}
 	for ctx.Err() == nil {

@@ -180,7 +180,7 @@ func (b *broker) publishLocked(topicName string, messages []*pubsubpb.PubsubMess
 	}
 	for _, s := range t.subscriptions {
 		b.dropExpired(s, now)
-		
+		s.signal()
 	}
 	return ids, nil
 }
@@ -362,7 +362,7 @@ func (b *broker) extend(s *subscription, lease time.Duration, ids ...string) {
 			continue
 		}
 		s.leases.move(d, now.Add(lease))
-		
+		s.signal()
 	}
 }
 

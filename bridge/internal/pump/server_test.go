@@ -256,7 +256,9 @@ func openStream(t *testing.T, s *Server, subscription string) pubsubpb.Subscribe
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	stream, err := pubsubpb.NewSubscriberClient(conn).StreamingPull(t.Context())
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	stream, err := pubsubpb.NewSubscriberClient(conn).StreamingPull(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,290 @@
+package bridge
+
+import (
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"tebraproxy/pkg/peertest"
+	"tebraproxy/pkg/tebra"
+)
+
+// durable makes a redis-server keep what it has acknowledged.
+var durable = peertest.WithArgs("--appendonly", "yes", "--appendfsync", "always")
+
+// outage is a way for Redis to be of no use for a while.
+type outage struct {
+	begin, end func(b *bundle, p *redisProxy)
+	lasts      time.Duration
+}
+
+var outages = map[string]outage{
+	// As long as it takes to come to the longest pause between tries.
+	"unreachable": {
+		begin: func(_ *bundle, p *redisProxy) { p.refuse() },
+		end:   func(_ *bundle, p *redisProxy) { p.accept() },
+		lasts: 12 * time.Second,
+	},
+	// Longer than a command may take.
+	"standing still": {
+		begin: func(b *bundle, _ *redisProxy) { b.server.Pause() },
+		end:   func(b *bundle, _ *redisProxy) { b.server.Resume() },
+		lasts: 7 * time.Second,
+	},
+	"stopped and started": {
+		begin: func(b *bundle, _ *redisProxy) { b.server.Stop() },
+		end:   func(b *bundle, _ *redisProxy) { b.server.Start() },
+		lasts: 2 * time.Second,
+	},
+	"killed and started": {
+		begin: func(b *bundle, _ *redisProxy) { b.server.Kill() },
+		end:   func(b *bundle, _ *redisProxy) { b.server.Start() },
+		lasts: 2 * time.Second,
+	},
+	"out of memory": {
+		begin: func(b *bundle, _ *redisProxy) { b.configure("maxmemory", "1") },
+		end:   func(b *bundle, _ *redisProxy) { b.configure("maxmemory", "0") },
+		lasts: 7 * time.Second, // longer than between two heartbeats
+	},
+	"read only": {
+		begin: func(b *bundle, _ *redisProxy) { b.replicaOf("127.0.0.1", "1") },
+		end:   func(b *bundle, _ *redisProxy) { b.replicaOf("NO", "ONE") },
+		lasts: 4 * time.Second,
+	},
+}
+
+func (b *bundle) configure(name, value string) {
+	b.Helper()
+	if err := b.rdb.ConfigSet(b.Context(), name, value).Err(); err != nil {
+		b.Fatalf("CONFIG SET %s %s: %v", name, value, err)
+	}
+}
+
+func (b *bundle) replicaOf(host, port string) {
+	b.Helper()
+	if err := b.rdb.SlaveOf(b.Context(), host, port).Err(); err != nil {
+		b.Fatalf("REPLICAOF %s %s: %v", host, port, err)
+	}
+}
+
+// mostPerSecond is how many commands or connections a bridge that has nothing to
+// do, or no Redis to do it with, may send a second. It looks at the breaker five
+// times, and at the parked twice.
+const mostPerSecond = 30
+
+func TestAnOutageOfRedisIsSaidOnceAndWaitedOut(t *testing.T) {
+	t.Parallel()
+	for name, o := range outages {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t, durable)
+			b.sink.watch(b.rdb, b.keys)
+			proxy := newRedisProxy(t, b.server.Addr())
+			hook, came, release := stuck()
+			b.sink.onPublish(hook)
+			b.start(proxy.url(), unclaimed)
+			ids := b.add(50, "quick")
+			peertest.Eventually(t, wait, "the bridge to publish", func() bool { return came.Load() > 0 })
+			ids = append(ids, b.add(50, "change")...) // while the first wait
+
+			o.begin(b, proxy)
+			release() // so that there is something to acknowledge
+			b.checkQuiet(proxy, o.lasts)
+			o.end(b, proxy)
+
+			b.untilWritable()
+			ids = append(ids, b.add(50, "quick")...)
+			b.checkPromises(ids)
+			b.checkNobodyToldTwice()
+			b.wantLines(slog.LevelWarn, "Redis can't be used", 1)
+			peertest.Eventually(t, wait, "the bridge to say that the trouble is over", func() bool {
+				return b.logs.count(slog.LevelInfo, "trouble is over") == 1
+			})
+		})
+	}
+}
+
+// checkQuiet waits for a while and fails the test if a bridge sent more commands,
+// or logged more lines, than one that waits may.
+func (b *bundle) checkQuiet(p *redisProxy, lasts time.Duration) {
+	b.Helper()
+	commands, _ := p.commands()
+	dials, lines := p.dials.Load(), b.logs.written()
+	over := time.NewTimer(lasts)
+	defer over.Stop()
+	<-over.C
+	most := int64(mostPerSecond * (lasts + time.Second) / time.Second)
+	if now, names := p.commands(); int64(now-commands) > most {
+		b.Errorf("the bridge sent %d commands in %v, want at most %d; all so far: %v", now-commands, lasts, most, names)
+	}
+	if n := p.dials.Load() - dials; n > most {
+		b.Errorf("the bridge dialled %d times in %v, want at most %d", n, lasts, most)
+	}
+	if n := b.logs.written() - lines; n > 5 {
+		b.Errorf("the bridge logged %d lines in %v, want at most 5", n, lasts)
+	}
+}
+
+// untilWritable waits until Redis takes writes.
+func (b *bundle) untilWritable() {
+	b.Helper()
+	peertest.Eventually(b.T, wait, "Redis to take writes", func() bool {
+		return b.rdb.Set(b.Context(), "written-by-the-test", 1, 0).Err() == nil
+	})
+}
+
+func (b *bundle) wantLines(level slog.Level, text string, want int) {
+	b.Helper()
+	if got := b.logs.count(level, text); got != want {
+		b.Errorf("%d lines of at least %v hold %q, want %d", got, level, text, want)
+	}
+}
+
+func TestWhatIsReadWhileRedisIsOutOfMemoryIsServedAfterwards(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.sink.watch(b.rdb, b.keys)
+	proxy := newRedisProxy(t, b.server.Addr())
+	b.start(proxy.url(), unclaimed)
+	ids := b.add(1, "quick")
+	b.waitPublished(ids)
+	// In one transaction, so that the bridge can read them but not admit them.
+	var added []*redis.StringCmd
+	if _, err := b.rdb.TxPipelined(t.Context(), func(tx redis.Pipeliner) error {
+		for _, action := range []string{"quick", "change", "slow"} {
+			for range 600 {
+				added = append(added, tx.XAdd(t.Context(), &redis.XAddArgs{Stream: b.keys.Requests(), Values: request(action)}))
+			}
+		}
+		return tx.ConfigSet(t.Context(), "maxmemory", "1").Err()
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for _, cmd := range added {
+		ids = append(ids, cmd.Val())
+	}
+	peertest.Eventually(t, wait, "the bridge to meet the trouble", func() bool {
+		return b.logs.count(slog.LevelWarn, "OOM command not allowed") > 0
+	})
+	b.checkQuiet(proxy, 3*time.Second)
+	b.configure("maxmemory", "0")
+	b.answerAll()
+	b.checkPromises(ids)
+	b.checkNobodyToldTwice()
+	b.wantLines(slog.LevelWarn, "Redis can't be used", 1)
+}
+
+func TestAFlushLosesNothingThatComesAfterIt(t *testing.T) {
+	t.Parallel()
+	for name, flush := range map[string]func(*bundle){
+		"FLUSHALL": func(b *bundle) {
+			if err := b.rdb.FlushAll(b.Context()).Err(); err != nil {
+				b.Fatal(err)
+			}
+		},
+		"a restart without persistence": func(b *bundle) { b.server.Kill(); b.server.Start() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			proxy := newRedisProxy(t, b.server.Addr())
+			hook, came, release := stuck()
+			b.sink.onPublish(hook)
+			b.start(proxy.url(), unclaimed)
+			b.start(unclaimed)
+			held := b.add(50, "quick")
+			peertest.Eventually(t, wait, "the bridge to publish", func() bool { return came.Load() > 0 })
+			peertest.Eventually(t, wait, "everything to be in hand", func() bool {
+				return len(b.pending(tebra.GroupBridge, "")) == len(held)
+			})
+			flush(b)
+			ids := b.add(50, "quick")
+			ids = append(ids, b.add(50, "change")...)
+			ids = append(ids, b.add(5, "slow")...)
+			release()
+			b.waitPublished(held) // they were in hand
+			b.checkPromises(ids)
+			b.checkQuiet(proxy, 2*time.Second)
+			if n := b.logs.count(slog.LevelWarn, "trouble"); n > 2 {
+				t.Errorf("two bridges logged %d lines about trouble, want at most one each", n)
+			}
+		})
+	}
+}
+
+func TestAFailoverThatUndoesAcknowledgementsOnlyPublishesAgain(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		snapshot string // what the replica still has of the entries: "unread" or "in hand"
+	}{
+		"reading and acknowledging undone": {"unread"},
+		"acknowledging undone":             {"in hand"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			replica := peertest.RealRedis(t, peertest.WithReplicaOf(b.server))
+			proxy := newRedisProxy(t, b.server.Addr())
+			hook, came, release := stuck()
+			if tt.snapshot == "in hand" {
+				b.sink.onPublish(hook)
+				b.start(proxy.url(), unclaimed)
+				b.waitForEpoch()
+			}
+			ids := append(b.add(50, "quick"), b.add(50, "change")...)
+			if tt.snapshot == "in hand" {
+				peertest.Eventually(t, wait, "everything to be in hand", func() bool {
+					return came.Load() > 0 && len(b.pending(tebra.GroupBridge, "")) == len(ids)
+				})
+			}
+			b.detach(replica)
+			release()
+			if tt.snapshot == "unread" {
+				b.start(proxy.url(), unclaimed)
+			}
+			b.waitPublished(ids)
+			b.waitSettled()
+			before := len(b.sink.requests())
+
+			proxy.refuse()
+			b.server.Kill()
+			b.rdb = replica.Client()
+			proxy.switchTo(replica.Addr())
+			ids = append(ids, b.add(20, "quick")...)
+			peertest.Eventually(t, wait, "the undone to be published again", func() bool {
+				return len(b.sink.requests()) >= before+len(ids)
+			})
+			b.checkPromises(ids)
+			if n := len(b.sink.requests()); n > before+len(ids) {
+				t.Errorf("%d messages were published after the failover, want %d", n-before, len(ids))
+			}
+			b.wantLines(slog.LevelWarn, "Redis can't be used", 1)
+		})
+	}
+}
+
+// waitForEpoch waits until a bridge has joined.
+func (b *bundle) waitForEpoch() {
+	b.Helper()
+	peertest.Eventually(b.T, wait, "a bridge to join", func() bool {
+		return b.rdb.Exists(b.Context(), b.keys.Epoch()).Val() == 1
+	})
+}
+
+// detach waits until the replica has everything, and makes it a master of its
+// own that gets nothing of what is written from now on.
+func (b *bundle) detach(replica *peertest.RedisServer) {
+	b.Helper()
+	client := replica.Client()
+	if err := b.rdb.Wait(b.Context(), 1, wait).Err(); err != nil {
+		b.Fatalf("WAIT: %v", err)
+	}
+	peertest.Eventually(b.T, wait, "the replica to have everything", func() bool {
+		return client.XLen(b.Context(), b.keys.Requests()).Val() == b.rdb.XLen(b.Context(), b.keys.Requests()).Val()
+	})
+	if err := client.SlaveOf(b.Context(), "NO", "ONE").Err(); err != nil {
+		b.Fatalf("REPLICAOF NO ONE: %v", err)
+	}
+}
