@@ -19,6 +19,7 @@ func (b *Bridge) work(ctx, hard context.Context, p *pulse) {
 	for b.gate.wait(ctx, p) {
 		bt, err := b.take(ctx)
 		if err != nil {
+			b.failing.Store(true)
 			b.noteRedis(ctx, takingRequests, err)
 			wait.sleep(ctx)
 			continue
@@ -28,6 +29,7 @@ func (b *Bridge) work(ctx, hard context.Context, p *pulse) {
 			b.noteRedis(ctx, takingRequests, nil)
 		}
 		if bt != nil {
+			b.failing.Store(false)
 			bt.pulse = p
 			b.send(ctx, hard, bt)
 			b.finish(bt)
@@ -90,7 +92,7 @@ func (b *Bridge) read(ctx context.Context) (entries []stream.Entry, careful bool
 			return entries, true, err
 		}
 	}
-	entries, err = b.stream.Read(ctx, b.consumer, b.size.count(b.cfg.BatchSize), readBlock)
+	entries, err = b.stream.Read(ctx, b.consumer, b.readCount(), readBlock)
 	if err != nil {
 		b.unclear.Store(true) // Redis may have given us entries that never arrived
 		b.shaken.Store(true)
@@ -110,6 +112,15 @@ func (b *Bridge) read(ctx context.Context) (entries []stream.Entry, careful bool
 	return b.notHeld(entries), true, nil
 }
 
+// readCount returns how many entries to ask for: one while none can be admitted,
+// so that trying whether they can again costs little. The caller holds readMu.
+func (b *Bridge) readCount() int {
+	if b.failing.Load() {
+		return 1
+	}
+	return b.size.count(b.cfg.BatchSize)
+}
+
 // notHeld returns the entries that this bridge doesn't hold. The others came
 // again although it is at work on them; it looks again later whether they are
 // still pending for it.
@@ -127,7 +138,7 @@ func (b *Bridge) notHeld(entries []stream.Entry) []stream.Entry {
 func (b *Bridge) readOwn(ctx context.Context) ([]stream.Entry, error) {
 	after := "0-0"
 	for {
-		all, err := b.stream.Own(ctx, b.consumer, after, b.size.count(b.cfg.BatchSize))
+		all, err := b.stream.Own(ctx, b.consumer, after, b.readCount())
 		if err != nil || len(all) == 0 {
 			return nil, err
 		}
@@ -171,11 +182,10 @@ func (b *Bridge) noteRedis(ctx context.Context, doing string, err error) {
 		b.notes.overFor("redis", doing)
 	case ctx.Err() != nil: // the bridge stops
 	case !stream.NoGroup(err):
-		var reply redis.Error
-		if !errors.As(err, &reply) {
+		if !isReply(err) {
 			b.shaken.Store(true) // who answers next may be another Redis
 		}
-		b.notes.troubleFor("redis", doing, "Redis can't be used; trying again", fmt.Errorf("%s: %w", doing, err))
+		b.notes.troubleFor("redis", doing, redisTrouble(err), fmt.Errorf("%s: %w", doing, err))
 	case doing == takingRequests: // others leave it to the workers to make the group again
 		b.notes.troubleFor("redis", doing, "the consumer group is gone, as Redis was flushed or lost data; making it again from the first entry", err)
 	}

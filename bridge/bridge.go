@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"tebraproxy/pkg/breaker"
+	"tebraproxy/pkg/config"
 	"tebraproxy/pkg/ledger"
 	"tebraproxy/pkg/policy"
 	"tebraproxy/pkg/publish"
@@ -29,6 +30,7 @@ type Deps struct {
 	Policy      *policy.Policy
 	Requests    *publish.Publisher
 	DeadLetters *publish.Publisher
+	Topics      TopicAdmin // asked at start whether the topics are there; nil asks nobody
 	Log         *slog.Logger
 	Version     string
 	NewID       func() string // unique names and IDs; uuid.NewString if nil
@@ -74,6 +76,7 @@ type Bridge struct {
 
 	unclear atomic.Bool // something may be pending for us that we don't hold
 	shaken  atomic.Bool // Redis may have lost the groups, or be another one
+	failing atomic.Bool // the last batch could not be taken
 
 	fillSize  sizes          // the filler's
 	claimSize sizes          // the reclaimer's
@@ -105,6 +108,9 @@ func New(cfg Config, deps Deps) *Bridge {
 	b.lanes.init(deps.Policy, cfg.MaxInFlight)
 	b.hand.init()
 	b.rejecting.SetLimit(workers)
+	for _, s := range []*sizes{&b.size, &b.fillSize, &b.claimSize} {
+		s.assumed = cfg.MaxRequestBytes // before anything was seen, all may be as large as allowed
+	}
 	b.stuckAfter, b.tidyEvery = stuckAfter, tidyEvery
 	return b
 }
@@ -114,13 +120,17 @@ func (b *Bridge) Consumer() string { return b.consumer }
 
 // Run drains until ctx ends, then finishes what it admitted, gives back what it
 // did not, and leaves the group, all within 10 s (DESIGN section 5.10). Trouble
-// with Redis or Pub/Sub is waited out, not returned.
+// with Redis or Pub/Sub is waited out, not returned. The only error is a
+// [*config.Error] at start: Redis or Pub/Sub show that the configuration is wrong.
 func (b *Bridge) Run(ctx context.Context) error {
 	hard, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(stopGrace, cancel) })()
 
 	if err := b.enter(ctx); err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
 		return b.leave(ctx)
 	}
 	var g errgroup.Group
@@ -173,7 +183,10 @@ func (b *Bridge) Drain(ctx context.Context, timeout time.Duration) error {
 	var left *stream.Waiting
 	var drained atomic.Bool
 	var g errgroup.Group
-	g.Go(func() error { return b.Run(ctx) })
+	g.Go(func() error {
+		defer stop()
+		return b.Run(ctx)
+	})
 	g.Go(func() error {
 		defer stop()
 		for sleep(ctx, 100*time.Millisecond) {
@@ -198,23 +211,46 @@ func (b *Bridge) Drain(ctx context.Context, timeout time.Duration) error {
 	return nil
 }
 
-// enter waits for Redis and joins the group. It fails only when ctx ends.
+// enter checks what can be checked, waits for Redis and joins the group. It
+// returns when that is done, when ctx ends, or with a [*config.Error].
 func (b *Bridge) enter(ctx context.Context) error {
 	p := b.vitals.begin("start")
 	defer b.vitals.end("start")
+	if err := b.checkTopics(ctx); err != nil {
+		return err
+	}
+	for _, step := range []func(context.Context) error{b.checkRedis, b.join} {
+		if err := b.persist(ctx, p, step); err != nil {
+			return err
+		}
+	}
+	if ctx.Err() == nil {
+		b.log.Info("bridge is draining", "stream", b.deps.Keys.Requests())
+	}
+	return nil
+}
+
+// persist repeats a step until it succeeds, ctx ends, or it fails with a
+// [*config.Error], which it returns.
+func (b *Bridge) persist(ctx context.Context, p *pulse, step func(context.Context) error) error {
 	wait := newBackoff()
 	for ctx.Err() == nil {
 		p.beat()
-		err := b.join(ctx)
+		err := step(ctx)
+		var bad *config.Error
+		if errors.As(err, &bad) {
+			return err
+		}
 		if err == nil {
 			b.notes.over("redis")
-			b.log.Info("bridge is draining", "stream", b.deps.Keys.Requests())
 			return nil
 		}
-		b.notes.trouble("redis", "Redis can't be used; trying again", err)
+		if ctx.Err() == nil {
+			b.notes.trouble("redis", redisTrouble(err), err)
+		}
 		wait.sleep(ctx)
 	}
-	return ctx.Err()
+	return nil
 }
 
 // join makes sure of the groups, and finds out which entries may have been here

@@ -76,7 +76,10 @@ func (h *hand) held() map[string]bool {
 
 // sizes remembers how large entries have been lately, to ask for no more at a
 // time than is good.
-type sizes struct{ average float64 }
+type sizes struct {
+	average float64 // 0 before the first
+	assumed int     // until then
+}
 
 func (s *sizes) saw(entries []stream.Entry) {
 	if len(entries) == 0 {
@@ -96,10 +99,11 @@ func (s *sizes) saw(entries []stream.Entry) {
 
 // count returns how many entries to ask for, at most most.
 func (s *sizes) count(most int) int {
-	if s.average == 0 {
-		return min(most, 100)
+	size := s.average
+	if size == 0 {
+		size = float64(s.assumed)
 	}
-	return max(1, min(most, int(batchBytes/s.average)))
+	return max(1, min(most, int(batchBytes/size)))
 }
 
 func entryBytes(e stream.Entry) int {

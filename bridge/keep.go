@@ -30,22 +30,29 @@ func (b *Bridge) keep(ctx context.Context, p *pulse) {
 	var tidied time.Time
 	for ctx.Err() == nil {
 		b.attempt(ctx, p, "heartbeat", b.heartbeat)
-		if time.Since(tidied) >= b.tidyEvery {
+		if time.Since(tidied) >= b.tidyEvery && b.tidy(ctx, p) {
 			tidied = time.Now()
-			b.attempt(ctx, p, "removing names of the dead", b.forgetDead)
-			b.attempt(ctx, p, "trimming", b.trim)
-			b.attempt(ctx, p, "sweeping", b.sweep)
 		}
 		sleep(ctx, min(heartbeatEvery, b.tidyEvery))
 	}
 }
 
-// attempt runs one of the keeper's duties; it will come round again.
-func (b *Bridge) attempt(ctx context.Context, p *pulse, what string, duty func(context.Context) error) {
+// tidy does what is done every minute, and reports whether all of it was: what
+// was not comes round again with the next heartbeat.
+func (b *Bridge) tidy(ctx context.Context, p *pulse) bool {
+	ok := b.attempt(ctx, p, "removing names of the dead", b.forgetDead)
+	ok = b.attempt(ctx, p, "trimming", b.trim) && ok
+	return b.attempt(ctx, p, "sweeping", b.sweep) && ok
+}
+
+// attempt runs one of the keeper's duties and reports whether it succeeded.
+func (b *Bridge) attempt(ctx context.Context, p *pulse, what string, duty func(context.Context) error) bool {
 	p.beat()
 	dutyCtx, cancel := context.WithTimeout(ctx, tidyEvery)
 	defer cancel()
-	b.noteRedis(ctx, what, duty(dutyCtx))
+	err := duty(dutyCtx)
+	b.noteRedis(ctx, what, err)
+	return err == nil
 }
 
 // heartbeat measures the clocks and says that this bridge lives, for others to

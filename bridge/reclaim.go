@@ -12,8 +12,13 @@ import (
 func (b *Bridge) reclaim(ctx, hard context.Context, p *pulse) {
 	every := min(max(b.cfg.ClaimIdle/5, 100*time.Millisecond), 15*time.Second)
 	for b.gate.wait(ctx, p) {
-		b.noteRedis(ctx, "claiming idle entries", b.reclaimAll(ctx, hard, p))
-		sleep(ctx, every)
+		err := b.reclaimAll(ctx, hard, p)
+		b.noteRedis(ctx, "claiming idle entries", err)
+		pause := every
+		if err != nil {
+			pause = min(every, heartbeatEvery)
+		}
+		sleep(ctx, pause)
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 
 	pubsub "cloud.google.com/go/pubsub/v2/apiv1"
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
 
 	"tebraproxy/pkg/breaker"
 	"tebraproxy/pkg/config"
@@ -80,6 +81,7 @@ func assemble(environ []string, log *slog.Logger) (b *Bridge, closeAll func(), e
 	if err != nil {
 		return nil, nil, err
 	}
+	logging.Disable()
 	rdb := redis.NewClient(options)
 	topics, err := pubsub.NewTopicAdminClient(context.Background(), publish.ClientOptions(cfg.EmulatorHost)...)
 	if err != nil {
@@ -93,6 +95,7 @@ func assemble(environ []string, log *slog.Logger) (b *Bridge, closeAll func(), e
 		Policy:      rules,
 		Requests:    publish.New(topics, cfg.Requests()),
 		DeadLetters: publish.New(topics, cfg.DeadLetters()),
+		Topics:      topics,
 		Log:         log, Version: "test",
 	})
 	return b, func() { topics.Close(); rdb.Close() }, nil

@@ -2,10 +2,10 @@ package functions
 
 import (
 	"fmt"
-	"net/url"
 	"time"
 
 	"tebraproxy/pkg/config"
+	"tebraproxy/pkg/php"
 	"tebraproxy/pkg/tebra"
 )
 
@@ -34,50 +34,79 @@ const (
 	RecordDeadLetter = "RecordDeadLetter"
 )
 
-// subscriptionRetention is how long Pub/Sub keeps a request that is not
-// acknowledged (DESIGN section 6); a record must outlive it.
-const subscriptionRetention = 24 * time.Hour
+// What the subscription of ProcessRequest is deployed with (DESIGN section 6), and
+// what Pub/Sub allows (FACTS, Pub/Sub).
+const (
+	subscriptionRetention = 24 * time.Hour
+	// totalBackoff is what ten attempts, 10 s to 600 s apart, take together.
+	totalBackoff                   = 2430 * time.Second
+	minAckDeadline, maxAckDeadline = 10 * time.Second, 600 * time.Second
+)
 
-// maxAckDeadline is Pub/Sub's bound (FACTS, Pub/Sub).
-const maxAckDeadline = 600 * time.Second
+// maxReplicas is more than anybody has.
+const maxReplicas = 10
 
 // Validate returns everything that is wrong with c, a line each; above all
 // deadlines that do not nest, because then an answer could be given up on while
 // it is being made.
 func (c *Config) Validate() []string {
-	var problems []string
-	wrong := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
+	var p problems
 	if _, err := tebra.NewKeys(c.Prefix); err != nil {
-		wrong("STREAM_PREFIX: %v", err)
+		p.add("STREAM_PREFIX: %v", err)
 	}
 	if c.Target != ProcessRequest && c.Target != RecordDeadLetter {
-		wrong("FUNCTION_TARGET is neither %s nor %s", ProcessRequest, RecordDeadLetter)
+		p.add("FUNCTION_TARGET is neither %s nor %s", ProcessRequest, RecordDeadLetter)
 	}
 	if c.Port < 0 || c.Port > 65535 {
-		wrong("PORT is %d: want 0 (any free port) to 65535", c.Port)
+		p.add("PORT is %d: want 0 (any free port) to 65535", c.Port)
 	}
-	if u, err := url.Parse(c.PHPAPIURL); err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-		wrong("TEBRA_PHP_API_URL is not an http or https URL")
+	if c.LedgerReplicas < 0 || c.LedgerReplicas > maxReplicas {
+		p.add("LEDGER_REPLICAS is %d: want 0 to %d", c.LedgerReplicas, maxReplicas)
 	}
-	for name, d := range map[string]time.Duration{"PHP_TIMEOUT": c.PHPTimeout, "RATE_WAIT": c.RateWait} {
-		if d <= 0 {
-			wrong("%s is %v: want more than 0s", name, d)
-		}
+	c.validateAPI(&p)
+	c.validateTimes(&p)
+	return p
+}
+
+// validateAPI asks the client itself what it would say, of one variable at a time.
+func (c *Config) validateAPI(p *problems) {
+	if _, err := php.New(php.Config{URL: c.PHPAPIURL, APIKey: "any"}); err != nil {
+		p.add("TEBRA_PHP_API_URL: %v", err)
 	}
-	nested := func(inner string, in time.Duration, outer string, out time.Duration) {
-		if in >= out {
-			wrong("%s (%v) must be less than %s (%v)", inner, in, outer, out)
-		}
+	if _, err := php.New(php.Config{URL: "http://any", APIKey: c.APIKey}); err != nil {
+		p.add("TEBRA_INTERNAL_API_KEY: %v", err)
 	}
-	nested("RATE_WAIT + PHP_TIMEOUT", c.RateWait+c.PHPTimeout, "HANDLER_TIMEOUT", c.HandlerTimeout)
-	nested("HANDLER_TIMEOUT", c.HandlerTimeout, "ACK_DEADLINE", c.AckDeadline)
-	nested("ACK_DEADLINE", c.AckDeadline, "LEDGER_LEASE", c.LedgerLease)
-	nested("the retention of the subscription", subscriptionRetention, "LEDGER_TTL", c.LedgerTTL)
-	if c.AckDeadline > maxAckDeadline {
-		wrong("ACK_DEADLINE is %v: Pub/Sub knows at most %v", c.AckDeadline, maxAckDeadline)
+}
+
+func (c *Config) validateTimes(p *problems) {
+	p.positive("PHP_TIMEOUT", c.PHPTimeout)
+	p.positive("RATE_WAIT", c.RateWait)
+	if c.AckDeadline < minAckDeadline || c.AckDeadline > maxAckDeadline {
+		p.add("ACK_DEADLINE is %v: Pub/Sub allows %v to %v", c.AckDeadline, minAckDeadline, maxAckDeadline)
 	}
-	if c.LedgerReplicas < 0 || c.LedgerReplicas > 10 {
-		wrong("LEDGER_REPLICAS is %d: want 0 to 10", c.LedgerReplicas)
+	p.nested(fmt.Sprintf("RATE_WAIT + PHP_TIMEOUT + %v to look up roles", rolesTimeout),
+		c.RateWait+c.PHPTimeout+rolesTimeout, "HANDLER_TIMEOUT", c.HandlerTimeout)
+	p.nested("HANDLER_TIMEOUT", c.HandlerTimeout, "ACK_DEADLINE", c.AckDeadline)
+	p.nested("ACK_DEADLINE", c.AckDeadline, "LEDGER_LEASE", c.LedgerLease)
+	// Else a write that waited for its turn could never be started.
+	p.nested(fmt.Sprintf("HANDLER_TIMEOUT + %v to answer", startMargin), c.HandlerTimeout+startMargin, "LEDGER_LEASE", c.LedgerLease)
+	p.nested("LEDGER_LEASE", c.LedgerLease, "the backoff of all attempts together", totalBackoff)
+	p.nested("the retention of the subscription", subscriptionRetention, "LEDGER_TTL", c.LedgerTTL)
+}
+
+// problems is what is wrong with a configuration, a line each.
+type problems []string
+
+func (p *problems) add(format string, args ...any) { *p = append(*p, fmt.Sprintf(format, args...)) }
+
+func (p *problems) positive(name string, d time.Duration) {
+	if d <= 0 {
+		p.add("%s is %v: want more than 0s", name, d)
 	}
-	return problems
+}
+
+func (p *problems) nested(inner string, in time.Duration, outer string, out time.Duration) {
+	if in >= out {
+		p.add("%s (%v) must be less than %s (%v)", inner, in, outer, out)
+	}
 }

@@ -3,6 +3,7 @@ package functions
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net/http"
 
 	"tebraproxy/pkg/ledger"
@@ -23,14 +24,14 @@ func NewRecorder(cfg Config, deps Deps) *Recorder { return &Recorder{cfg: cfg, d
 
 // ServeHTTP answers one push of a dead letter.
 func (d *Recorder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), d.cfg.HandlerTimeout)
+	ctx, cancel := workContext(r, d.cfg.HandlerTimeout)
 	defer cancel()
 	message, err := push.Read(r, push.MaxBody)
 	if err != nil {
 		refusePush(w, d.deps.Log, err)
 		return
 	}
-	w.WriteHeader(d.handle(ctx, message))
+	answerPush(w, d.handle(ctx, message))
 }
 
 func (d *Recorder) handle(ctx context.Context, message push.Message) int {
@@ -49,29 +50,39 @@ func (d *Recorder) handle(ctx context.Context, message push.Message) int {
 		log.Warn("the dead letter could not be claimed; it comes again", "error", err)
 		return http.StatusServiceUnavailable
 	}
+	if claim.Verdict == ledger.Busy { // the last attempt may still be running
+		log.Info("the dead letter comes again: its request is being worked on")
+		return http.StatusServiceUnavailable
+	}
 	if status, done := afterClaim(claim.Verdict); done {
 		log.Info("nothing to do about a dead letter", "verdict", string(claim.Verdict))
-		if claim.Verdict == ledger.Busy {
-			return http.StatusServiceUnavailable // the last attempt may still be running
-		}
 		return status
 	}
+	return d.settle(ctx, claim, log)
+}
+
+// settle answers for a request that will not be called any more.
+func (d *Recorder) settle(ctx context.Context, claim *ledger.Claim, log *slog.Logger) int {
+	ctx, cancel := detach(ctx, finishGrace)
+	defer cancel()
 	code := tebra.DeadLettered
 	if claim.Verdict == ledger.Unknown {
 		code = tebra.OutcomeUnknown
 	}
-	err = persist(ctx, func(ctx context.Context) error {
+	log = log.With("errorCode", string(code), "lastErrorCode", string(claim.LastCode), "attempts", claim.Attempt)
+	err := persist(ctx, func(ctx context.Context) error {
 		return d.deps.Ledger.Complete(ctx, claim, tebra.Response{ErrorCode: code, Error: lastWords(code, claim.LastCode)})
 	})
-	if err != nil && !errors.Is(err, ledger.ErrStale) {
+	switch {
+	case err == nil:
+		log.Warn("answered a dead letter")
+		return http.StatusNoContent
+	case errors.Is(err, ledger.ErrStale):
+		log.Info("the dead letter comes again: somebody took its request over")
+	default:
 		log.Error("the dead letter could not be answered; it comes again", "error", err)
-		return http.StatusServiceUnavailable
 	}
-	log.Warn("answered a dead letter", "errorCode", string(code), "lastErrorCode", string(claim.LastCode), "attempts", claim.Attempt)
-	if err != nil {
-		return http.StatusServiceUnavailable // somebody took over: come again and see
-	}
-	return http.StatusNoContent
+	return http.StatusServiceUnavailable
 }
 
 // delivery needs only the attributes: a body that can't be read is answered too.

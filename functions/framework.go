@@ -2,11 +2,18 @@ package functions
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
+	"os"
+	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/GoogleCloudPlatform/functions-framework-go/funcframework"
@@ -20,23 +27,23 @@ import (
 // started on a free port of loopback for the length of one request, which takes
 // its routes over into the server that this package runs.
 
-// routesHeader marks the one request that asks for the framework's routes.
-const routesHeader = "X-Tebra-Routes"
+// targetVariable is the one that the framework itself reads.
+const targetVariable = "FUNCTION_TARGET"
 
-// functionsKey is the context key of the functions that a server serves: the
-// framework's registry is one for the whole process, a server is not.
-type functionsKey struct{}
-
-// registry is what this process has registered with the framework.
+// registry is what this process has registered with the framework, whose own
+// registry is one for the whole process and has no lock: this one's is held
+// whenever the framework looks at its own.
 var registry = struct {
 	sync.Mutex
 	names map[string]bool
-	asked chan *http.Server // takes the framework's server over
-}{names: map[string]bool{}, asked: make(chan *http.Server, 1)}
+}{names: map[string]bool{}}
 
 // frameworkRoutes registers functions by name and returns the framework's routes
-// to them.
+// to them. It is safe for concurrent use.
 func frameworkRoutes(fns map[string]http.Handler) (http.Handler, error) {
+	if err := checkTarget(os.Getenv(targetVariable), fns); err != nil {
+		return nil, err
+	}
 	registry.Lock()
 	defer registry.Unlock()
 	for name := range fns {
@@ -46,26 +53,52 @@ func frameworkRoutes(fns map[string]http.Handler) (http.Handler, error) {
 		}
 	}
 	var problem error
-	for range 3 { // somebody may take the port between our finding and using it
-		routes, err := askFramework(fns)
+	for range 3 {
+		routes, err := askFramework()
 		if err == nil {
 			return routes, nil
 		}
-		problem = err
+		problem = fmt.Errorf("taking over the routes of functions-framework-go: %w", err)
+		if !errors.Is(err, syscall.EADDRINUSE) { // else somebody took the port between our finding and using it
+			break
+		}
 	}
-	return nil, fmt.Errorf("taking over the routes of functions-framework-go: %w", problem)
+	return nil, problem
+}
+
+// checkTarget returns an error unless all of fns can be reached: where the
+// variable is set, the framework serves one function, at every path.
+func checkTarget(target string, fns map[string]http.Handler) error {
+	if target == "" || len(fns) == 1 && fns[target] != nil {
+		return nil
+	}
+	return fmt.Errorf("%s is %q, so that this one function would be served, but what is to be served is %s: change or unset it",
+		targetVariable, target, strings.Join(slices.Sorted(maps.Keys(fns)), ", "))
+}
+
+// servingKey is the context key of the *serving of the server that a request came
+// through.
+type servingKey struct{}
+
+// serving is what one server serves: the framework's registry is one for the whole
+// process, a server is not.
+type serving struct {
+	fns map[string]http.Handler
+	// givenUp is closed when the server ends what still runs.
+	givenUp <-chan struct{}
 }
 
 // dispatch is the registered form of a function: it finds the function itself in
 // the context that the server gave the request.
 func dispatch(name string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		fns, serving := r.Context().Value(functionsKey{}).(map[string]http.Handler)
-		if !serving && r.Header.Get(routesHeader) != "" {
+		server, ok := r.Context().Value(servingKey{}).(*serving)
+		if !ok {
 			handOver(r)
+			w.WriteHeader(http.StatusNoContent)
 			return
 		}
-		if fn := fns[name]; fn != nil {
+		if fn := server.fns[name]; fn != nil {
 			fn.ServeHTTP(w, r)
 			return
 		}
@@ -73,64 +106,84 @@ func dispatch(name string) http.HandlerFunc {
 	}
 }
 
+// routesHeader marks the one request that asks for the framework's routes, with
+// the token of who asks: no stranger on the loopback can ask.
+const routesHeader = "X-Tebra-Routes"
+
+// asking is who asks now, or nil.
+var asking atomic.Pointer[asker]
+
+type asker struct {
+	token  string
+	server chan *http.Server // takes one
+}
+
+// handOver gives the server that r came through to who asked for it.
 func handOver(r *http.Request) {
+	asker := asking.Load()
 	server, ok := r.Context().Value(http.ServerContextKey).(*http.Server)
-	if !ok {
+	if !ok || asker == nil || r.Header.Get(routesHeader) != asker.token {
 		return
 	}
 	select {
-	case registry.asked <- server:
+	case asker.server <- server:
 	default: // it was handed over before
 	}
 }
 
 // askFramework starts the framework's server, asks it for its routes, and stops
-// it again.
-func askFramework(fns map[string]http.Handler) (http.Handler, error) {
+// it again. registry is locked.
+func askFramework() (http.Handler, error) {
 	port, err := freePort()
 	if err != nil {
 		return nil, err
 	}
+	asker := &asker{token: rand.Text(), server: make(chan *http.Server, 1)}
+	asking.Store(asker)
+	defer asking.Store(nil)
 	stopped := make(chan error, 1)
 	go func() { stopped <- funcframework.StartHostPort("127.0.0.1", port) }()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	for name := range fns {
-		if err := requestRoutes(ctx, "http://127.0.0.1:"+port+"/"+name, stopped); err != nil {
-			return nil, err
-		}
-		break // one is as good as another
+	server, err := asker.ask(ctx, port, stopped)
+	if err != nil {
+		return nil, err
 	}
-	select {
-	case server := <-registry.asked:
-		err := server.Shutdown(ctx)
-		<-stopped
-		return server.Handler, err
-	case <-ctx.Done():
-		return nil, errors.New("the framework's server does not say what it serves")
+	err = server.Shutdown(ctx)
+	<-stopped
+	return server.Handler, err
+}
+
+// ask asks every path that a function may be at until the server hands itself over.
+// stopped says why it has ended instead.
+func (a *asker) ask(ctx context.Context, port string, stopped <-chan error) (*http.Server, error) {
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	for {
+		for name := range registry.names {
+			a.request(ctx, client, "http://127.0.0.1:"+port+"/"+name)
+			break // with a target every path is that function's, without one each has its own
+		}
+		select {
+		case server := <-a.server:
+			return server, nil
+		case err := <-stopped:
+			return nil, err
+		case <-ctx.Done():
+			return nil, errors.New("its server does not say what it serves")
+		case <-time.After(time.Millisecond):
+		}
 	}
 }
 
-// requestRoutes asks until the server answers.
-func requestRoutes(ctx context.Context, url string, stopped <-chan error) error {
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	for {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-		if err != nil {
-			return err
-		}
-		req.Header.Set(routesHeader, "1")
-		resp, err := client.Do(req)
-		if err == nil {
-			return resp.Body.Close()
-		}
-		select {
-		case err := <-stopped:
-			return err
-		case <-ctx.Done():
-			return err
-		case <-time.After(time.Millisecond):
-		}
+// request makes one request; whether it was understood shows elsewhere.
+func (a *asker) request(ctx context.Context, client *http.Client, url string) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return
+	}
+	req.Header.Set(routesHeader, a.token)
+	if resp, err := client.Do(req); err == nil {
+		resp.Body.Close()
 	}
 }
 

@@ -157,6 +157,11 @@ func TestClaimDecidesAsDrawn(t *testing.T) {
 			f.send(aWrite)
 			return d
 		}, Unknown, 0, nil, true},
+		{"a write whose record is older than its epoch is unknown", func(f *fixture) Delivery {
+			f.send(aWrite)
+			f.must(f.rdb.Del(f.t.Context(), f.keys.Epoch()).Err())
+			return f.send(aWrite)
+		}, Unknown, 0, nil, true},
 		{"a write is unknown once the epoch has changed", func(f *fixture) Delivery {
 			d := f.send(aWrite)
 			f.must(f.rdb.Set(f.t.Context(), f.keys.Epoch(), "another", 0).Err())
@@ -475,6 +480,27 @@ func TestAnAnswerIsOnlyOnceEvenAfterTheListOverflowed(t *testing.T) {
 		f.wantVerdict(f.claim(late), Repeated)
 		f.wantAnswers(late, "ok")
 	})
+}
+
+func TestAnEntryThatLeavesTheListNeverComesFromTheStreamAgain(t *testing.T) {
+	t.Parallel()
+	for _, group := range []string{tebra.GroupBridge, tebra.GroupParked} {
+		t.Run(group, func(t *testing.T) {
+			t.Parallel()
+			onEveryRedis(t, func(t *testing.T, f *fixture) {
+				f.l.maxAnswered = 1
+				d := f.send(aRead)
+				f.must(f.rdb.Do(t.Context(), "XCLAIM", f.keys.Requests(), group, "c", 0, d.Envelope.EntryID, "FORCE", "JUSTID").Err())
+				f.answer(d, succeed())
+				f.wantVerdict(f.claim(f.send(aRead)), Repeated)
+				pending, err := f.rdb.XPending(t.Context(), f.keys.Requests(), group).Result()
+				f.must(err)
+				if pending.Count != 0 {
+					t.Errorf("group %s has %d entries pending, want none", group, pending.Count)
+				}
+			})
+		})
+	}
 }
 
 func TestTheOldestAnsweredEntryLeavesTheList(t *testing.T) {

@@ -29,6 +29,7 @@ func Options(url, caCert string) (*redis.Options, error) {
 	opts.DisableIdentity = true
 	opts.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	opts.MaxRetries = -1
+	opts.DialerRetries = 1
 	opts.ContextTimeoutEnabled = true
 	opts.DialTimeout = 5 * time.Second
 	opts.ReadTimeout = 5 * time.Second

@@ -191,7 +191,11 @@ func (s *Stream) Ack(ctx context.Context, ids []string) error {
 	if len(ids) == 0 {
 		return nil
 	}
-	if err := s.rdb.XAck(ctx, s.keys.Requests(), tebra.GroupBridge, ids...).Err(); err != nil {
+	args := append(make([]any, 0, 3+len(ids)), "XACK", s.keys.Requests(), tebra.GroupBridge)
+	for i := range ids {
+		args = append(args, &ids[i]) // a pointer spares a copy
+	}
+	if err := s.rdb.Do(ctx, args...).Err(); err != nil {
 		return fmt.Errorf("acknowledging %d entries of %s: %w", len(ids), s.keys.Requests(), err)
 	}
 	return nil

@@ -19,6 +19,7 @@ import (
 
 	pubsub "cloud.google.com/go/pubsub/v2/apiv1"
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
 
 	"tebraproxy/bridge"
 	"tebraproxy/pkg/breaker"
@@ -54,6 +55,7 @@ var errUsage = errors.New("usage: bridge run | bridge drain [--timeout 10m]")
 
 // run is the composition root: what is dialled here is closed here.
 func run(ctx context.Context, args, environ []string, logs io.Writer) error {
+	bridge.TuneMemory()
 	work, err := command(args)
 	if err != nil {
 		return err
@@ -75,6 +77,7 @@ func run(ctx context.Context, args, environ []string, logs io.Writer) error {
 	if err != nil {
 		return &config.Error{Problems: []string{err.Error()}}
 	}
+	logging.Disable() // go-redis's own lines: unstructured, one a failed dial, and every error is returned as well
 	rdb := redis.NewClient(options)
 	defer rdb.Close()
 	topics, err := pubsub.NewTopicAdminClient(ctx, publish.ClientOptions(cfg.EmulatorHost)...)
@@ -89,6 +92,7 @@ func run(ctx context.Context, args, environ []string, logs io.Writer) error {
 		Policy:      rules,
 		Requests:    publish.New(topics, cfg.Requests()),
 		DeadLetters: publish.New(topics, cfg.DeadLetters()),
+		Topics:      topics,
 		Log:         log, Version: version,
 	})
 	stopHealth, err := serveHealth(cfg.HealthPort, b.Health(), log)

@@ -26,7 +26,6 @@ import (
 	"tebraproxy/pkg/php"
 	"tebraproxy/pkg/policy"
 	"tebraproxy/pkg/publish"
-	"tebraproxy/pkg/stream"
 	"tebraproxy/pkg/telemetry"
 )
 
@@ -49,48 +48,37 @@ func main() {
 // run is the composition root: what is dialled here is closed here.
 func run(ctx context.Context, environ []string, logs io.Writer) error {
 	log := telemetry.NewLogger(logs, slog.LevelInfo)
-	if err := firebase.CheckEnvironment(os.LookupEnv); err != nil {
-		return &config.Error{Problems: []string{err.Error()}}
-	}
-	cfg, err := config.Load[functions.Config](environ)
+	s, err := load(environ)
 	if err != nil {
 		return err
 	}
-	rules, err := policy.Load(cfg.PolicyFile)
-	if err != nil {
-		return &config.Error{Problems: []string{err.Error()}}
-	}
-	options, err := stream.Options(cfg.URL, cfg.CACert)
-	if err != nil {
-		return &config.Error{Problems: []string{err.Error()}}
-	}
-	rdb := redis.NewClient(options)
+	rdb := redis.NewClient(s.redis)
 	defer rdb.Close()
-	topics, err := pubsub.NewTopicAdminClient(ctx, publish.ClientOptions(cfg.EmulatorHost)...)
+	topics, err := pubsub.NewTopicAdminClient(ctx, publish.ClientOptions(s.EmulatorHost)...)
 	if err != nil {
 		return fmt.Errorf("making a client of Pub/Sub: %w", err)
 	}
 	defer topics.Close()
-	roles, err := roleSource(ctx, rules, cfg.Project)
+	roles, err := roleSource(ctx, s.rules, s.Project)
 	if err != nil {
 		return err
 	}
-	tokens, err := tokenSource(ctx, cfg.PHPAPIAudience)
+	tokens, err := tokenSource(ctx, s.PHPAPIAudience)
 	if err != nil {
 		return err
 	}
-	all, err := functions.Assemble(cfg, functions.Clients{
-		Redis: rdb, Topics: topics, Policy: rules, Roles: roles, Tokens: tokens, Log: log,
+	all, err := functions.Assemble(s.Config, functions.Clients{
+		Redis: rdb, Topics: topics, Policy: s.rules, Roles: roles, Tokens: tokens, Log: log,
 	})
 	if err != nil {
 		return &config.Error{Problems: []string{err.Error()}}
 	}
-	ln, err := net.Listen("tcp", ":"+strconv.Itoa(cfg.Port))
+	ln, err := net.Listen("tcp", ":"+strconv.Itoa(s.Port))
 	if err != nil {
 		return fmt.Errorf("listening for pushes: %w", err)
 	}
-	log.Info("serving", "function", cfg.Target, "address", ln.Addr().String())
-	return functions.Serve(ctx, ln, cfg.HandlerTimeout, map[string]http.Handler{cfg.Target: all[cfg.Target]}, log)
+	log.Info("serving", "function", s.Target, "address", ln.Addr().String())
+	return functions.Serve(ctx, ln, s.HandlerTimeout, map[string]http.Handler{s.Target: all[s.Target]}, log)
 }
 
 // roleSource returns where the policy says that users' roles come from.
@@ -98,10 +86,7 @@ func roleSource(ctx context.Context, rules *policy.Policy, project string) (poli
 	if static, ok := rules.Static(); ok {
 		return static, nil
 	}
-	claims, ok := rules.Firebase()
-	if !ok {
-		return nobody{}, nil
-	}
+	claims, _ := rules.Firebase() // it is one of the two
 	app, err := firebaseapp.NewApp(ctx, &firebaseapp.Config{ProjectID: project})
 	if err != nil {
 		return nil, fmt.Errorf("making a client of Firebase: %w", err)
@@ -112,11 +97,6 @@ func roleSource(ctx context.Context, rules *policy.Policy, project string) (poli
 	}
 	return policy.NewCache(firebase.New(users, claims.Claim), policy.CacheConfig{TTL: claims.Cache}), nil
 }
-
-// nobody is the source of roles when the policy names none.
-type nobody struct{}
-
-func (nobody) Roles(context.Context, string) ([]string, error) { return nil, policy.ErrUnknownUser }
 
 // tokenSource returns a source of Google ID tokens for audience, nil without one.
 func tokenSource(ctx context.Context, audience string) (php.TokenSource, error) {

@@ -50,9 +50,10 @@ local function same()
 end
 
 -- unknown tells whether a call may have been made of which nobody will learn.
+-- Without a record there is no epoch that could be the message's.
 local function unknown()
   if started then return true end
-  return write and (not state or born ~= epoch or redis.call('GET', epochKey) ~= epoch)
+  return write and (born ~= epoch or redis.call('GET', epochKey) ~= epoch)
 end
 
 if answered then
