@@ -42,6 +42,7 @@ type sink struct {
 	messages  map[string][]*pubsubpb.PubsubMessage // by topic
 	confirmed map[string]bool                      // entries of requests that were confirmed
 	early     map[string]bool                      // entries that were acknowledged before
+	absent    map[string]bool                      // topics that do not exist
 	watched   func(ctx context.Context, entryIDs []string) (notPending []string)
 
 	calls    atomic.Int64 // Publish calls, whatever became of them
@@ -114,6 +115,26 @@ func (s *sink) watch(rdb redis.Cmdable, keys tebra.Keys) {
 		}
 		return notPending
 	}
+}
+
+// removeTopic makes the sink know nothing of a topic.
+func (s *sink) removeTopic(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.absent == nil {
+		s.absent = map[string]bool{}
+	}
+	s.absent[name] = true
+}
+
+// GetTopic implements what a bridge asks at start, as an emulator does.
+func (s *sink) GetTopic(_ context.Context, req *pubsubpb.GetTopicRequest) (*pubsubpb.Topic, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.absent[req.GetTopic()] {
+		return nil, status.Error(codes.NotFound, "Resource not found")
+	}
+	return &pubsubpb.Topic{Name: req.GetTopic()}, nil
 }
 
 // Publish implements Pub/Sub's one method that a bridge calls all the time.

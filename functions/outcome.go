@@ -34,6 +34,13 @@ type decision struct {
 // then bad_response").
 const giveUpBadResponse = 3
 
+// giveUpReturned is after how many calls of one request that all failed it becomes
+// a dead letter although the breaker is open: as many as the retry policy gives it.
+// In between the API was back each time, or it would not have been called, so it
+// is the request that fails. The policy can't see that: each time it comes from
+// Redis it is a new message to Pub/Sub.
+const giveUpReturned = 10
+
 // decide is the one table from a call's outcome to what is done about it. open
 // says that the breaker is open, attempt counts from 1.
 func decide(r php.Result, open bool, attempt int) decision {
@@ -44,6 +51,8 @@ func decide(r php.Result, open bool, attempt int) decision {
 		return decision{complete, r.Code, http.StatusNoContent}
 	case r.Outcome == php.Unknown:
 		return decision{letComplete, tebra.OutcomeUnknown, http.StatusNoContent}
+	case open && attempt >= giveUpReturned:
+		return decision{letComplete, tebra.DeadLettered, http.StatusNoContent}
 	case open:
 		return decision{returnToLane, r.Code, http.StatusNoContent}
 	case r.Code == tebra.BadResponse && attempt >= giveUpBadResponse:

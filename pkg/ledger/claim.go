@@ -58,6 +58,7 @@ type Claim struct {
 
 	token    string
 	callable bool // made by Claim with Run, not by Settle
+	begun    bool // Start said that a call may be made
 	starts   int
 }
 

@@ -136,11 +136,16 @@ func TestClaimDecidesAsDrawn(t *testing.T) {
 			f.must(f.l.Release(f.t.Context(), f.run(f.send(aWrite)), tebra.RateLimited))
 			return f.send(aWrite)
 		}, Run, 2, nil, true},
-		{"a returned request runs as if for the first time", func(f *fixture) Delivery {
+		{"a request returned without a call runs as if for the first time", func(f *fixture) Delivery {
+			d := f.send(aWrite)
+			f.must(f.l.Return(f.t.Context(), f.claim(d), tebra.Unavailable))
+			return d
+		}, Run, 1, nil, true},
+		{"a call that was begun counts, also when its request is returned", func(f *fixture) Delivery {
 			d := f.send(aWrite)
 			f.must(f.l.Return(f.t.Context(), f.run(d), tebra.Unavailable))
 			return d
-		}, Run, 1, nil, true},
+		}, Run, 2, nil, true},
 		{"a write without record is unknown", func(f *fixture) Delivery {
 			d := f.send(aWrite)
 			f.must(f.rdb.Del(f.t.Context(), f.keys.Ledger(aWrite.hash())).Err())

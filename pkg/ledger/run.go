@@ -11,7 +11,7 @@ import (
 	"tebraproxy/pkg/tebra"
 )
 
-// Start marks a write as started. It must have returned nil just before the call
+// Start begins a call, and marks a write as started. It must have returned nil just before the call
 // is sent, and need is the longest that the call can take. A read needs no mark:
 // for it, Start does nothing.
 //
@@ -22,6 +22,12 @@ func (l *Ledger) Start(ctx context.Context, c *Claim, need time.Duration) error 
 	if !c.callable {
 		return c.wrap("start", errors.New("only a run that Claim gave may call the API"))
 	}
+	err := l.mark(ctx, c, need)
+	c.begun = c.begun || err == nil
+	return err
+}
+
+func (l *Ledger) mark(ctx context.Context, c *Claim, need time.Duration) error {
 	if !c.Delivery.Write {
 		return nil
 	}
@@ -113,8 +119,9 @@ func (l *Ledger) Release(ctx context.Context, c *Claim, code tebra.ErrorCode) er
 }
 
 // Return puts the entry back into its lane's waiting line in Redis, as if it had
-// not been published: the attempt is not counted, and the message is to be
-// acknowledged. Like Release it says that the call had no effect.
+// not been published, and the message is to be acknowledged. The attempt counts
+// only if its call was begun ([Ledger.Start]): a request that fails by itself must
+// come to an end, one that waits for the API must not. Like Release it says that the call had no effect.
 //
 // It returns [ErrEntryGone] when the stream no longer has the entry, [ErrStale] when
 // another has taken over, and changes nothing then.
@@ -123,6 +130,6 @@ func (l *Ledger) Return(ctx context.Context, c *Claim, code tebra.ErrorCode) err
 		return c.wrap("return", errors.New("only a run that Claim gave may wait for its call"))
 	}
 	cmd := l.run(ctx, l.rdb, returnScript, c.Delivery, c.token, nil,
-		string(code), c.Delivery.Envelope.Lane)
+		string(code), c.Delivery.Envelope.Lane, boolArg(c.begun))
 	return l.step(cmd, c, "return", map[string]error{"stale": ErrStale, "gone": ErrEntryGone})
 }
