@@ -92,7 +92,9 @@ func (b *Bridge) read(ctx context.Context) (entries []stream.Entry, careful bool
 			return entries, true, err
 		}
 	}
-	entries, err = b.stream.Read(ctx, b.consumer, b.readCount(), readBlock)
+	count := b.readCount()
+	entries, err = b.stream.Read(ctx, b.consumer, count, readBlock)
+	b.lot.saw(len(entries) == count)
 	if err != nil {
 		b.unclear.Store(true) // Redis may have given us entries that never arrived
 		b.shaken.Store(true)
@@ -293,6 +295,12 @@ func (b *Bridge) seat(ctx context.Context, items []item) error {
 		}
 	}
 	for lane, waiting := range byLane {
+		if b.mustWait(lane) && b.deferParking(lane, waiting) {
+			for _, it := range waiting {
+				it.deferred = true
+			}
+			continue
+		}
 		given, err := b.seatLane(ctx, lane, waiting)
 		if err != nil {
 			return err
@@ -306,6 +314,10 @@ func (b *Bridge) seat(ctx context.Context, items []item) error {
 	}
 	return nil
 }
+
+// mustWait reports whether others of the lane wait already, so that there is no
+// room for more, as far as this bridge knows.
+func (b *Bridge) mustWait(lane string) bool { return b.lanes.hasParked(lane) || b.lot.has(lane) }
 
 func (b *Bridge) seatLane(ctx context.Context, lane string, items []*item) (given int, err error) {
 	window, exact := b.lanes.window(lane)
@@ -371,7 +383,7 @@ func (b *Bridge) tellPending(ctx context.Context, pipe redis.Pipeliner, items []
 	now, args := tebra.FormatTime(b.clock.now()), make([]any, 0, perItem*len(items))
 	for i := range items {
 		it := &items[i]
-		if it.known {
+		if it.known || it.deferred {
 			continue
 		}
 		start := len(args)

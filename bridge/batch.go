@@ -36,6 +36,7 @@ type item struct {
 	write    bool
 	known    bool // pending was written before, or something later
 	seated   bool // has room in its lane
+	deferred bool // is in the lot
 }
 
 func (it *item) entryID() string { return it.envelope.EntryID }

@@ -60,6 +60,7 @@ type Bridge struct {
 
 	gate   gate
 	hand   hand
+	lot    lot
 	clock  clock
 	epoch  epochCache
 	lanes  laneBook
@@ -107,6 +108,7 @@ func New(cfg Config, deps Deps) *Bridge {
 	b.notes.log = b.log
 	b.lanes.init(deps.Policy, cfg.MaxInFlight)
 	b.hand.init()
+	b.lot.init()
 	b.rejecting.SetLimit(workers)
 	for _, s := range []*sizes{&b.size, &b.fillSize, &b.claimSize} {
 		s.assumed = cfg.MaxRequestBytes // before anything was seen, all may be as large as allowed
@@ -137,6 +139,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 	for i := range workers {
 		b.turn(&g, fmt.Sprintf("worker %d", i+1), func(p *pulse) { b.work(ctx, hard, p) })
 	}
+	b.turn(&g, "parker", func(p *pulse) { b.parkLot(ctx, p) })
 	b.turn(&g, "filler", func(p *pulse) { b.fillLanes(ctx, hard, p) })
 	b.turn(&g, "reclaimer", func(p *pulse) { b.reclaim(ctx, hard, p) })
 	b.turn(&g, "watcher", func(p *pulse) { b.watchBreaker(ctx, p) })

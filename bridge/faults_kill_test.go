@@ -11,13 +11,13 @@ import (
 	"tebraproxy/pkg/tebra"
 )
 
-// stuck returns a hook that blocks every publish of requests until the caller is
-// gone or release is called, and counts those that came so far.
+// stuck returns a hook that blocks every publish until the caller is gone or
+// release is called, and counts the messages that came so far.
 func stuck() (hook publishHook, came *atomic.Int64, release func()) {
 	came = &atomic.Int64{}
 	gate := make(chan struct{})
 	hook = func(ctx context.Context, req *pubsubpb.PublishRequest) error {
-		came.Add(1)
+		came.Add(int64(len(req.GetMessages())))
 		select {
 		case <-gate:
 			return nil

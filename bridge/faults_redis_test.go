@@ -201,9 +201,8 @@ func TestAFlushLosesNothingThatComesAfterIt(t *testing.T) {
 			b.start(proxy.url(), unclaimed)
 			b.start(unclaimed)
 			held := b.add(50, "quick")
-			peertest.Eventually(t, wait, "the bridge to publish", func() bool { return came.Load() > 0 })
-			peertest.Eventually(t, wait, "everything to be in hand", func() bool {
-				return len(b.pending(tebra.GroupBridge, "")) == len(held)
+			peertest.Eventually(t, wait, "everything to be in hand and admitted", func() bool {
+				return came.Load() == int64(len(held))
 			})
 			flush(b)
 			ids := b.add(50, "quick")
@@ -241,8 +240,8 @@ func TestAFailoverThatUndoesAcknowledgementsOnlyPublishesAgain(t *testing.T) {
 			}
 			ids := append(b.add(50, "quick"), b.add(50, "change")...)
 			if tt.snapshot == "in hand" {
-				peertest.Eventually(t, wait, "everything to be in hand", func() bool {
-					return came.Load() > 0 && len(b.pending(tebra.GroupBridge, "")) == len(ids)
+				peertest.Eventually(t, wait, "everything to be in hand and admitted", func() bool {
+					return came.Load() == int64(len(ids))
 				})
 			}
 			b.detach(replica)

@@ -98,9 +98,18 @@ const (
 )
 
 // detach returns a context that lives on for grace after ctx has ended, so that
-// what was done can still be accounted for.
+// what was done can still be accounted for. Its deadline is as early as can be told,
+// because a Redis client that waits for a reply looks at nothing else.
 func detach(ctx context.Context, grace time.Duration) (context.Context, context.CancelFunc) {
-	own, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	own := context.WithoutCancel(ctx)
+	if ctx.Err() != nil {
+		return context.WithTimeout(own, grace)
+	}
+	end := func() {}
+	if deadline, ok := ctx.Deadline(); ok {
+		own, end = context.WithDeadline(own, deadline.Add(grace))
+	}
+	own, cancel := context.WithCancel(own)
 	stop := context.AfterFunc(ctx, func() {
 		timer := time.NewTimer(grace)
 		defer timer.Stop()
@@ -110,7 +119,7 @@ func detach(ctx context.Context, grace time.Duration) (context.Context, context.
 		case <-own.Done():
 		}
 	})
-	return own, func() { stop(); cancel() }
+	return own, func() { stop(); cancel(); end() }
 }
 
 // persist tries a step until it succeeds, ctx ends, or trying is of no use. The

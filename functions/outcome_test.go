@@ -321,6 +321,8 @@ func TestTheTableIsWhole(t *testing.T) {
 			decision{returnToLane, tebra.Unavailable, http.StatusNoContent}},
 		{"garbled while open", php.Result{Outcome: php.TryAgain, Code: tebra.BadResponse}, true, 3,
 			decision{returnToLane, tebra.BadResponse, http.StatusNoContent}},
+		{"failed too often while open", php.Result{Outcome: php.TryAgain, Code: tebra.Unavailable}, true, 10,
+			decision{letComplete, tebra.DeadLettered, http.StatusNoContent}},
 		{"garbled twice", php.Result{Outcome: php.TryAgain, Code: tebra.BadResponse}, false, 2, unreadable},
 		{"garbled three times", php.Result{Outcome: php.TryAgain, Code: tebra.BadResponse}, false, 3,
 			decision{letComplete, tebra.BadResponse, http.StatusNoContent}},

@@ -380,9 +380,9 @@ func TestALaneWaitsForAsLongAsTheAPIAsks(t *testing.T) {
 	}
 }
 
-// parkedState is that of a message that went back to Redis.
-func parkedState() state {
-	return state{statuses: []string{"processing 1", "pending 0 unavailable"}, parked: true}
+// parkedState is that of a message that went back to Redis after so many calls.
+func parkedState(calls int) state {
+	return state{statuses: []string{"processing 1", fmt.Sprintf("pending %d unavailable", calls)}, parked: true}
 }
 
 func TestTheFailureThatOpensTheBreakerIsReturned(t *testing.T) {
@@ -396,7 +396,7 @@ func TestTheFailureThatOpensTheBreakerIsReturned(t *testing.T) {
 			processor, m := f.processor(), f.publish(r)
 			f.wantPush(processor, m, http.StatusNoContent)
 			f.wantCalls(1)
-			f.wantState(m, parkedState())
+			f.wantState(m, parkedState(1))
 
 			// It is called when it is published again.
 			f.api.Reset()
@@ -410,6 +410,24 @@ func TestTheFailureThatOpensTheBreakerIsReturned(t *testing.T) {
 	}
 }
 
+// TestWhatFailsByItselfDoesNotGoRoundForEver: each return to Redis makes it a new
+// message, whose attempts Pub/Sub counts from the beginning.
+func TestWhatFailsByItselfDoesNotGoRoundForEver(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, peertest.Redis(t), touchyBreaker)
+	f.behave("500", 0)
+	processor, m := f.processor(), f.publish(aRead)
+	for range giveUpReturned {
+		f.wantPush(processor, m, http.StatusNoContent)
+		f.must(f.deps.Breaker.Probed(t.Context(), true)) // the others are well
+	}
+	f.wantCalls(giveUpReturned)
+	got := f.state(m)
+	if len(got.answers) != 1 || got.answers[0] != "dead_lettered" || len(got.letters) != 1 || got.letters[0] != "dead_lettered" {
+		t.Errorf("state = %v, want one answer and one dead letter, dead_lettered", got)
+	}
+}
+
 func TestNothingIsCalledWhileTheBreakerIsOpen(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, peertest.Redis(t), touchyBreaker)
@@ -418,8 +436,8 @@ func TestNothingIsCalledWhileTheBreakerIsOpen(t *testing.T) {
 	f.wantPush(processor, read, http.StatusNoContent)
 	f.wantPush(processor, write, http.StatusNoContent)
 	f.wantCalls(0)
-	f.wantState(read, parkedState())
-	f.wantState(write, parkedState())
+	f.wantState(read, parkedState(0))
+	f.wantState(write, parkedState(0))
 }
 
 func (f *fixture) openBreaker() {
@@ -446,7 +464,7 @@ func TestWhoWaitedForATurnLooksAgain(t *testing.T) {
 	f.openBreaker()
 	f.wantStatus(status, http.StatusNoContent)
 	f.wantCalls(0)
-	f.wantState(m, parkedState())
+	f.wantState(m, parkedState(0))
 }
 
 // TestWhatCanNotWaitInRedisIsGivenBack: an entry that was trimmed away can't be
@@ -551,4 +569,3 @@ func (f *fixture) wantNoCanary(words ...string) {
 		}
 	}
 }
-
