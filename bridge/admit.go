@@ -128,7 +128,7 @@ func (b *Bridge) readCount() int {
 // still pending for it.
 func (b *Bridge) notHeld(entries []stream.Entry) []stream.Entry {
 	all := len(entries)
-	entries = b.hand.without(entries)
+	entries = b.hand.without(entries, nil)
 	if len(entries) < all {
 		b.unclear.Store(true)
 	}
@@ -140,12 +140,13 @@ func (b *Bridge) notHeld(entries []stream.Entry) []stream.Entry {
 func (b *Bridge) readOwn(ctx context.Context) ([]stream.Entry, error) {
 	after := "0-0"
 	for {
+		before := b.hand.held()
 		all, err := b.stream.Own(ctx, b.consumer, after, b.readCount())
 		if err != nil || len(all) == 0 {
 			return nil, err
 		}
 		after = all[len(all)-1].ID
-		if rest := b.hand.without(all); len(rest) > 0 {
+		if rest := b.hand.without(all, before); len(rest) > 0 {
 			b.unclear.Store(true)
 			return rest, nil
 		}
@@ -375,24 +376,31 @@ func (b *Bridge) note(ctx context.Context, items []item) error {
 	return nil
 }
 
-// tellPending adds a status to pipe for each item that nobody was told about: the
-// fields of [tebra.StatusUpdate], spelt out, because this is half of what a bridge
-// asks of Redis. Pointers spare a copy of each string.
+// tellPending adds a status to pipe for each item that nobody was told about.
 func (b *Bridge) tellPending(ctx context.Context, pipe redis.Pipeliner, items []item) {
-	const perItem = 15
-	now, args := tebra.FormatTime(b.clock.now()), make([]any, 0, perItem*len(items))
+	now, args := tebra.FormatTime(b.clock.now()), make([]any, 0, statusArgs*len(items))
 	for i := range items {
-		it := &items[i]
-		if it.known || it.deferred {
-			continue
+		if it := &items[i]; !it.known && !it.deferred {
+			r := &it.request
+			args = b.tell(ctx, pipe, args, &now, &r.CorrelationID, &r.ID, &r.UserID, &r.Action)
 		}
-		start := len(args)
-		args = append(args, "XADD", &b.statusKey, "*",
-			"correlationId", &it.request.CorrelationID, "requestId", &it.request.ID,
-			"status", string(tebra.Pending), "timestamp", &now,
-			"userId", &it.request.UserID, "action", &it.request.Action)
-		_ = pipe.Process(ctx, redis.NewStringCmd(ctx, args[start:]...)) // it only queues
 	}
+}
+
+// statusArgs is how many arguments tell takes for a status.
+const statusArgs = 15
+
+// tell adds one status pending to pipe: the fields of [tebra.StatusUpdate], spelt
+// out, because this is half of what a bridge asks of Redis. Pointers spare a copy
+// of each string. The arguments go to the end of args, which has room for them.
+func (b *Bridge) tell(ctx context.Context, pipe redis.Pipeliner, args []any, now, correlationID, requestID, userID, action *string) []any {
+	start := len(args)
+	args = append(args, "XADD", &b.statusKey, "*",
+		"correlationId", correlationID, "requestId", requestID,
+		"status", string(tebra.Pending), "timestamp", now,
+		"userId", userID, "action", action)
+	_ = pipe.Process(ctx, redis.NewStringCmd(ctx, args[start:]...)) // it only queues
+	return args
 }
 
 // keepSeated drops the items that were parked: they are in no bridge's hand now.

@@ -37,6 +37,9 @@ type item struct {
 	known    bool // pending was written before, or something later
 	seated   bool // has room in its lane
 	deferred bool // is in the lot
+
+	refused   bool  // by Pub/Sub, at least once
+	refusedAt int64 // after how many messages that it took
 }
 
 func (it *item) entryID() string { return it.envelope.EntryID }

@@ -279,9 +279,12 @@ func (b *Bridge) join(ctx context.Context) error {
 		return err
 	}
 	if made && known == 1 {
-		return b.suspect(ctx)
+		if err := b.suspect(ctx); err != nil {
+			return err
+		}
 	}
-	return nil
+	_, err = b.followBreaker(ctx) // before anything is read
+	return err
 }
 
 // suspect sends every entry that is in the stream now through the careful path.

@@ -2,11 +2,13 @@ package bridge
 
 import (
 	"log/slog"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
+	"tebraproxy/pkg/ledger"
 	"tebraproxy/pkg/peertest"
 	"tebraproxy/pkg/tebra"
 )
@@ -21,17 +23,17 @@ type outage struct {
 }
 
 var outages = map[string]outage{
-	// As long as it takes to come to the longest pause between tries.
+	// The pauses between tries have grown to more than a second by then.
 	"unreachable": {
 		begin: func(_ *bundle, p *redisProxy) { p.refuse() },
 		end:   func(_ *bundle, p *redisProxy) { p.accept() },
-		lasts: 12 * time.Second,
+		lasts: 5 * time.Second,
 	},
 	// Longer than a command may take.
 	"standing still": {
 		begin: func(b *bundle, _ *redisProxy) { b.server.Pause() },
 		end:   func(b *bundle, _ *redisProxy) { b.server.Resume() },
-		lasts: 7 * time.Second,
+		lasts: 6 * time.Second,
 	},
 	"stopped and started": {
 		begin: func(b *bundle, _ *redisProxy) { b.server.Stop() },
@@ -46,12 +48,12 @@ var outages = map[string]outage{
 	"out of memory": {
 		begin: func(b *bundle, _ *redisProxy) { b.configure("maxmemory", "1") },
 		end:   func(b *bundle, _ *redisProxy) { b.configure("maxmemory", "0") },
-		lasts: 7 * time.Second, // longer than between two heartbeats
+		lasts: 6 * time.Second, // longer than between two heartbeats
 	},
 	"read only": {
 		begin: func(b *bundle, _ *redisProxy) { b.replicaOf("127.0.0.1", "1") },
 		end:   func(b *bundle, _ *redisProxy) { b.replicaOf("NO", "ONE") },
-		lasts: 4 * time.Second,
+		lasts: 2 * time.Second,
 	},
 }
 
@@ -174,7 +176,7 @@ func TestWhatIsReadWhileRedisIsOutOfMemoryIsServedAfterwards(t *testing.T) {
 		_, now := proxy.commands()
 		return now["XREADGROUP"] >= before["XREADGROUP"]+2*workers
 	})
-	b.checkQuiet(proxy, 3*time.Second)
+	b.checkQuiet(proxy, 2*time.Second)
 	b.configure("maxmemory", "0")
 	b.answerAll()
 	b.checkPromises(ids)
@@ -292,4 +294,65 @@ func (b *bundle) detach(replica *peertest.RedisServer) {
 	if err := client.SlaveOf(b.Context(), "NO", "ONE").Err(); err != nil {
 		b.Fatalf("REPLICAOF NO ONE: %v", err)
 	}
+}
+
+func TestAGroupThatSomebodyDestroyedIsMadeAgainWithCare(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	proxy := newRedisProxy(t, b.server.Addr())
+	b.start(proxy.url(), unclaimed)
+	ids := append(b.add(20, "quick"), b.add(20, "change")...)
+	b.checkPromises(ids)
+	answered := b.complete(ids[:10])
+	answered = append(answered, b.complete(ids[20:30])...)
+	statuses := len(b.entries(b.keys.Status()))
+	for _, group := range []string{tebra.GroupBridge, tebra.GroupParked} {
+		if err := b.rdb.XGroupDestroy(t.Context(), b.keys.Requests(), group).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	peertest.Eventually(t, wait, "the unanswered to be published again", func() bool {
+		return len(b.sink.requests()) >= 2*len(ids)-len(answered)
+	})
+	b.checkPromises(append(ids, b.add(10, "quick")...))
+	for _, id := range answered {
+		if n := b.sink.times()[id]; n != 1 {
+			t.Errorf("entry %s, which was answered, was published %d times, want once", id, n)
+		}
+	}
+	if got, want := len(b.entries(b.keys.Status())), statuses+10; got != want {
+		t.Errorf("%d statuses were written, want %d: nobody is told pending twice", got, want)
+	}
+	b.wantLines(slog.LevelWarn, "the consumer group is gone", 1)
+	b.checkQuiet(proxy, time.Second)
+}
+
+// complete gives entries that were published their terminal answer, as the
+// functions do, and returns them.
+func (b *bundle) complete(ids []string) []string {
+	b.Helper()
+	l := ledger.New(b.rdb, b.keys, ledger.Config{})
+	for _, m := range b.sink.requests() {
+		e, err := tebra.ParseEnvelope(m.Attributes)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if !slices.Contains(ids, e.EntryID) {
+			continue
+		}
+		req, err := tebra.DecodeMessage(m.Data)
+		if err != nil {
+			b.Fatal(err)
+		}
+		claim, err := l.Claim(b.Context(), ledger.Delivery{
+			Envelope: e, Fingerprint: tebra.Fingerprint(req.Action, req.Params), Write: req.Action == "change",
+		})
+		if err != nil || claim.Verdict != ledger.Run {
+			b.Fatalf("Claim(%s) = %v, %v, want run", e.EntryID, claim, err)
+		}
+		if err := l.Complete(b.Context(), claim, tebra.Response{Data: []byte("null")}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	return ids
 }

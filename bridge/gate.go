@@ -73,16 +73,9 @@ func (b *Bridge) lookAtBreaker(ctx context.Context) {
 	outer := ctx
 	ctx, cancel := context.WithTimeout(ctx, redisTimeout)
 	defer cancel()
-	now, err := b.deps.Breaker.State(ctx)
+	now, err := b.followBreaker(ctx)
 	b.noteRedis(outer, "reading the breaker", err)
-	if err != nil {
-		return
-	}
-	shut := now.State != breaker.Closed
-	if was := b.gate.breakerOpen.Swap(shut); was != shut {
-		b.log.Warn("the gate follows the breaker", "breaker", now.State.String(), "shut", shut)
-	}
-	if now.State != breaker.HalfOpen {
+	if err != nil || now != breaker.HalfOpen {
 		return
 	}
 	if err := b.probe(ctx); err != nil {
@@ -90,6 +83,24 @@ func (b *Bridge) lookAtBreaker(ctx context.Context) {
 		return
 	}
 	b.notes.over("probe")
+}
+
+// followBreaker opens or shuts the gate as the breaker says.
+func (b *Bridge) followBreaker(ctx context.Context) (breaker.State, error) {
+	now, err := b.deps.Breaker.State(ctx)
+	if err != nil {
+		return breaker.Closed, err
+	}
+	shut := now.State != breaker.Closed
+	if was := b.gate.breakerOpen.Swap(shut); was == shut {
+		return now.State, nil
+	}
+	if shut {
+		b.log.Warn("the API is in trouble: nothing is read or published until a probe succeeds", "breaker", now.State.String())
+	} else {
+		b.log.Info("the API is back: reading and publishing go on")
+	}
+	return now.State, nil
 }
 
 // probe asks one function to try the API, if no other bridge does.

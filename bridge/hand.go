@@ -44,24 +44,26 @@ func (h *hand) empty() bool {
 	return len(h.batches) == 0
 }
 
-// without returns the entries that are in no batch that is held.
-func (h *hand) without(entries []stream.Entry) []stream.Entry {
+// without returns the entries that are in no batch that is held, and were in none
+// before Redis was asked for them: those may have been acknowledged since.
+func (h *hand) without(entries []stream.Entry, before map[string]bool) []stream.Entry {
 	if len(entries) == 0 {
 		return nil
 	}
 	held := h.held()
-	return slices.DeleteFunc(entries, func(e stream.Entry) bool { return held[e.ID] })
+	return slices.DeleteFunc(entries, func(e stream.Entry) bool { return held[e.ID] || before[e.ID] })
 }
 
 // withoutIDs is without for IDs.
-func (h *hand) withoutIDs(ids []string) []string {
+func (h *hand) withoutIDs(ids []string, before map[string]bool) []string {
 	if len(ids) == 0 {
 		return nil
 	}
 	held := h.held()
-	return slices.DeleteFunc(ids, func(id string) bool { return held[id] })
+	return slices.DeleteFunc(ids, func(id string) bool { return held[id] || before[id] })
 }
 
+// held returns the IDs of what is held now.
 func (h *hand) held() map[string]bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -254,7 +254,7 @@ func (b *Bridge) fillLane(ctx, hard context.Context, p *pulse, lane string) (n i
 		b.unclear.Store(true) // the script may have run
 		return 0, false, err
 	}
-	gone = b.hand.withoutIDs(gone)
+	gone = b.hand.withoutIDs(gone, nil)
 	if len(entries)+len(gone) == 0 {
 		return 0, false, nil
 	}

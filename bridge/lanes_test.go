@@ -99,22 +99,31 @@ func (b *bundle) publishedAfter(action string) time.Duration {
 	}
 }
 
+// unhurried is how long it takes to write the burst below when nothing else wants
+// the processors. By how much longer it takes, a test can tell how much slower
+// everything is at the moment, be it for others or for the race detector.
+const unhurried = 100 * time.Millisecond
+
 // This test is alone (not parallel), as it measures time.
 func TestABurstInOneLaneDelaysNoOther(t *testing.T) {
-	const burst, trials, most = 20_000, 5, 50 * time.Millisecond
+	const burst, trials, most = 20_000, 3, 50 * time.Millisecond
 	b := setup(t)
 	b.start()
 	b.waitPublished(b.add(1, "quick"))
-	var took []time.Duration
-	for range trials {
+	var took, writes []time.Duration
+	for n := range trials {
+		began := time.Now()
 		b.add(burst, "slow")
+		writes = append(writes, time.Since(began))
 		took = append(took, b.publishedAfter("quick"))
-		peertest.Eventually(t, wait, "the burst to be parked", func() bool { return !b.waiting().Unread })
+		peertest.Eventually(t, wait, "the burst to be parked", func() bool { return b.waiting().Parked == int64((n+1)*burst-slowWindow) })
 	}
 	slices.Sort(took)
-	t.Logf("from XADD to the publish, behind %d of another lane: %v", burst, took)
-	if worst := took[trials-1]; worst > most {
-		t.Errorf("a request was published %v after its XADD, want at most %v", worst, most)
+	slices.Sort(writes)
+	t.Logf("from XADD to the publish, behind %d of another lane, which took %v to write: %v", burst, writes, took)
+	bound := time.Duration(float64(most) * max(1, float64(writes[trials/2])/float64(unhurried)))
+	if median := took[trials/2]; median > bound {
+		t.Errorf("a request was published %v after its XADD at the median, want at most %v", median, bound)
 	}
 	if got := b.open("slow"); got != slowWindow {
 		t.Errorf("%d requests of the slow lane are open, want %d", got, slowWindow)

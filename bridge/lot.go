@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"tebraproxy/pkg/tebra"
 )
 
 // Bounds of the lot.
@@ -37,8 +39,8 @@ type lot struct {
 // lotGroup is what one batch had for one lane.
 type lotGroup struct {
 	lane  string
-	batch *batch // held, for its IDs
-	told  []notice
+	batch *batch   // held, for its IDs
+	told  []notice // who was not told before that the request is pending
 	bytes int
 	since time.Time
 }
@@ -56,12 +58,12 @@ func (l *lot) has(lane string) bool {
 func (l *lot) add(g *lotGroup) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.entries+len(g.told) > lotMost || l.bytes+g.bytes > lotBytes {
+	if l.entries+len(g.batch.ids) > lotMost || l.bytes+g.bytes > lotBytes {
 		return false
 	}
 	l.groups = append(l.groups, g)
-	l.lanes[g.lane] += len(g.told)
-	l.entries += len(g.told)
+	l.lanes[g.lane] += len(g.batch.ids)
+	l.entries += len(g.batch.ids)
 	l.bytes += g.bytes
 	l.signal()
 	return true
@@ -107,20 +109,35 @@ func (l *lot) done() {
 	g := l.groups[0]
 	l.groups[0] = nil
 	l.groups = l.groups[1:]
-	l.lanes[g.lane] -= len(g.told)
-	l.entries -= len(g.told)
+	l.lanes[g.lane] -= len(g.batch.ids)
+	l.entries -= len(g.batch.ids)
 	l.bytes -= g.bytes
 }
 
+// notice is what a status pending says. It has copies of its texts, so that the
+// reply that they came in can be forgotten.
+type notice struct{ correlationID, requestID, userID, action string }
+
+func newNotice(r *tebra.Request) notice {
+	return notice{strings.Clone(r.CorrelationID), strings.Clone(r.ID), strings.Clone(r.UserID), strings.Clone(r.Action)}
+}
+
+func (n *notice) bytes() int {
+	return len(n.correlationID) + len(n.requestID) + len(n.userID) + len(n.action)
+}
+
 // deferParking puts items that must wait for their lane into the lot, or reports
-// false when that is full. The lot gets copies of the texts, so that the reply
-// that they came in can be forgotten.
+// false when that is full.
 func (b *Bridge) deferParking(lane string, items []*item) bool {
-	g := &lotGroup{lane: lane, since: time.Now(), batch: &batch{ids: make([]string, len(items))}, told: make([]notice, len(items))}
+	g := &lotGroup{lane: lane, since: time.Now(), batch: &batch{ids: make([]string, len(items))}}
 	for i, it := range items {
-		n := it.notice()
-		g.batch.ids[i], g.told[i] = strings.Clone(it.entryID()), n.clone()
-		g.bytes += len(it.entryID()) + n.bytes()
+		g.batch.ids[i] = strings.Clone(it.entryID())
+		g.bytes += len(it.entryID())
+		if !it.known {
+			n := newNotice(&it.request)
+			g.told = append(g.told, n)
+			g.bytes += n.bytes()
+		}
 	}
 	b.hand.hold(g.batch)
 	if !b.lot.add(g) {
@@ -175,8 +192,12 @@ func (b *Bridge) parkGroup(ctx context.Context, g *lotGroup) error {
 	}
 	b.lanes.setParked(g.lane, true)
 	pipe := b.deps.Redis.Pipeline()
-	b.tellPending(ctx, pipe, g.told)
-	if pipe.Len() == 0 {
+	now, args := tebra.FormatTime(b.clock.now()), make([]any, 0, statusArgs*len(g.told))
+	for i := range g.told {
+		n := &g.told[i]
+		args = b.tell(ctx, pipe, args, &now, &n.correlationID, &n.requestID, &n.userID, &n.action)
+	}
+	if len(g.told) == 0 {
 		return nil
 	}
 	if _, err := pipe.Exec(ctx); err != nil {

@@ -39,13 +39,14 @@ func (b *Bridge) reclaimAll(ctx, hard context.Context, p *pulse) error {
 func (b *Bridge) reclaimBatch(ctx, hard context.Context, p *pulse, cursor string) (next string, err error) {
 	claimCtx, cancel := context.WithTimeout(ctx, redisTimeout)
 	defer cancel()
+	before := b.hand.held()
 	entries, gone, next, err := b.stream.AutoClaim(claimCtx, b.consumer, b.cfg.ClaimIdle, cursor, b.claimSize.count(b.cfg.BatchSize))
 	if err != nil {
 		b.unclear.Store(true) // it may have been done, and they are ours now
 		return "", err
 	}
 	b.claimSize.saw(entries)
-	entries, gone = b.hand.without(entries), b.hand.withoutIDs(gone)
+	entries, gone = b.hand.without(entries, before), b.hand.withoutIDs(gone, before)
 	if len(entries) == 0 && len(gone) == 0 {
 		return next, nil
 	}

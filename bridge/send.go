@@ -35,7 +35,6 @@ func (b *Bridge) send(ctx, hard context.Context, bt *batch) {
 // confirmed: that does not wait for the rest. It returns what Pub/Sub refuses for
 // what it is.
 func (b *Bridge) publish(ctx, hard, giveUp context.Context, bt *batch) (refused []reject) {
-	before := b.deps.Requests.Accepted()
 	wait := newBackoff()
 	for left := bt.items; len(left) > 0; {
 		bt.pulse.beat()
@@ -47,13 +46,7 @@ func (b *Bridge) publish(ctx, hard, giveUp context.Context, bt *batch) (refused 
 			b.acknowledge(ctx, hard, bt, result.confirmed)
 			b.counts.published.Add(int64(len(result.confirmed)))
 			left = result.failed
-			// Who is refused alone is at fault. A topic that takes nothing is.
-			if b.deps.Requests.Accepted() > before {
-				refused = append(refused, b.refuseAll(result.refused)...)
-			} else {
-				left = append(left, result.refused...)
-				err = cmp.Or(err, result.refusal)
-			}
+			refused = append(refused, result.refused...)
 			b.notePubSub(err)
 		}
 		if err != nil && (ctx.Err() != nil || !wait.sleep(giveUp)) {
@@ -77,8 +70,7 @@ func (b *Bridge) notePubSub(err error) {
 // tried is what became of the items of one try.
 type tried struct {
 	confirmed []string // entries
-	refused   []item   // by Pub/Sub, each alone
-	refusal   error    // what it said of the first
+	refused   []reject // Pub/Sub will never take them
 	failed    []item   // may be tried again
 }
 
@@ -99,9 +91,8 @@ func (b *Bridge) publishOnce(giveUp context.Context, items []item) (result tried
 		switch {
 		case err == nil:
 			result.confirmed = append(result.confirmed, items[i].entryID())
-		case errors.As(err, &refused):
-			result.refused = append(result.refused, items[i])
-			result.refusal = cmp.Or(result.refusal, err)
+		case errors.As(err, &refused) && items[i].atFault(refused):
+			result.refused = append(result.refused, b.refuse(&items[i]))
 		default:
 			result.failed = append(result.failed, items[i])
 			first = cmp.Or(first, err)
@@ -138,12 +129,13 @@ func (b *Bridge) stamp(ctx context.Context, items []item) error {
 	return nil
 }
 
-func (b *Bridge) refuseAll(items []item) []reject {
-	rejects := make([]reject, 0, len(items))
-	for i := range items {
-		rejects = append(rejects, b.refuse(&items[i]))
+// atFault reports whether the item is what Pub/Sub refuses, or may be the topic
+// is, and remembers when it was refused first.
+func (it *item) atFault(refused *publish.RefusedError) bool {
+	if !it.refused {
+		it.refused, it.refusedAt = true, refused.First
 	}
-	return rejects
+	return refused.Last > it.refusedAt
 }
 
 // refuse makes a reject of a request that Pub/Sub will not carry.

@@ -218,14 +218,15 @@ func (r *running) stop(t *testing.T) time.Duration {
 }
 
 // add writes n requests of an action, and returns their entries' IDs. The ID of
-// a request is unique in the test.
+// a request is unique in the test. Up to a thousand come at once, so that a
+// bridge reads them in as few batches as it can.
 func (b *bundle) add(n int, action string) []string {
 	b.Helper()
 	ids := make([]string, 0, n)
 	for n > 0 {
 		chunk := min(n, 1000)
 		n -= chunk
-		pipe := b.rdb.Pipeline()
+		pipe := b.rdb.TxPipeline()
 		cmds := make([]*redis.StringCmd, chunk)
 		for i := range cmds {
 			cmds[i] = pipe.XAdd(b.Context(), &redis.XAddArgs{Stream: b.keys.Requests(), Values: request(action)})

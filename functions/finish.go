@@ -71,21 +71,21 @@ func (r *run) deadLetter(ctx context.Context, reason tebra.ErrorCode) error {
 
 // report writes the one log line of an attempt. It never holds contents.
 func (r *run) report(end ending, err error) {
-	log := r.log.With("attempt", r.claim.Attempt, "step", end.step.String(), "outcome", end.result.Outcome.String(),
-		"age", r.claim.Age.Round(time.Millisecond))
+	about := append(make([]any, 0, 16), "attempt", r.claim.Attempt, "step", end.step.String(),
+		"outcome", end.result.Outcome.String(), "ageMs", r.claim.Age.Milliseconds())
 	if end.code != "" {
-		log = log.With("errorCode", string(end.code), "cause", end.result.Cause)
+		about = append(about, "errorCode", string(end.code), "cause", end.result.Cause)
 	}
 	if end.result.Status != 0 {
-		log = log.With("apiStatus", end.result.Status)
+		about = append(about, "apiStatus", end.result.Status)
 	}
 	switch {
 	case err != nil:
-		log.Error("the attempt could not be brought to its end; it comes again", "error", err)
+		r.log.Error("the attempt could not be brought to its end; it comes again", append(about, "error", err)...)
 	case end.code != "":
-		log.Warn("attempt ended")
+		r.log.Warn("attempt ended", about...)
 	default:
-		log.Info("answered")
+		r.log.Info("answered", about...)
 	}
 }
 

@@ -84,8 +84,9 @@ type servingKey struct{}
 // process, a server is not.
 type serving struct {
 	fns map[string]http.Handler
-	// givenUp is closed when the server ends what still runs.
-	givenUp <-chan struct{}
+	// work ends when the server gives up what still runs. A request's own context
+	// ends sooner, see workContext.
+	work context.Context
 }
 
 // dispatch is the registered form of a function: it finds the function itself in

@@ -58,7 +58,7 @@ func serve(ctx context.Context, ln net.Listener, t timing, fns map[string]http.H
 	}
 	work, giveUp := context.WithCancel(context.WithoutCancel(ctx))
 	defer giveUp()
-	requests := context.WithValue(work, servingKey{}, &serving{fns: fns, givenUp: work.Done()})
+	requests := context.WithValue(work, servingKey{}, &serving{fns: fns, work: work})
 	server := &http.Server{
 		Handler:           routes,
 		BaseContext:       func(net.Listener) context.Context { return requests },
@@ -107,13 +107,6 @@ func workContext(r *http.Request, limit time.Duration) (context.Context, context
 	if !ok { // another's server: only time limits it
 		return ctx, cancel
 	}
-	done := make(chan struct{})
-	go func() {
-		select {
-		case <-server.givenUp:
-			cancel()
-		case <-done:
-		}
-	}()
-	return ctx, func() { close(done); cancel() }
+	stop := context.AfterFunc(server.work, cancel)
+	return ctx, func() { stop(); cancel() }
 }

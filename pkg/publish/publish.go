@@ -29,8 +29,16 @@ type TopicClient interface {
 }
 
 // RefusedError says that Pub/Sub refused a message that it was asked to take
-// alone, for what it is or for what the topic is.
-type RefusedError struct{ Err error }
+// alone: for what it is, or for what the topic is. One that is misnamed, or has
+// got a schema, refuses everything.
+type RefusedError struct {
+	Err error
+	// First is how many messages the topic had taken from this publisher when it
+	// refused this one first, in the company of others, and Last when it refused it
+	// alone. Where Last is the greater of the two, also that of one try and First
+	// of one before, the topic took others meanwhile: the message is at fault.
+	First, Last int64
+}
 
 func (e *RefusedError) Error() string { return "Pub/Sub refused the message: " + e.Err.Error() }
 func (e *RefusedError) Unwrap() error { return e.Err }
@@ -39,7 +47,7 @@ func (e *RefusedError) Unwrap() error { return e.Err }
 type Publisher struct {
 	client   TopicClient
 	topic    string
-	accepted atomic.Int64
+	accepted atomic.Int64 // messages that the broker has confirmed
 }
 
 // New returns a publisher to topic, a full resource name. It neither dials nor
@@ -50,8 +58,8 @@ func New(client TopicClient, topic string) *Publisher {
 
 // Publish sends a batch, in as many requests as Pub/Sub's limits ask for, and
 // returns an error for each message: nil once the broker has confirmed it, a
-// [*RefusedError] where it was refused alone (see [Publisher.Accepted] for whose
-// fault that is), anything else where it may be sent again. Every request ends with ctx, which must have a deadline.
+// [*RefusedError] where it was refused alone, anything else where it may be sent
+// again. Every request ends with ctx, which must have a deadline.
 func (p *Publisher) Publish(ctx context.Context, b *Batch) []error {
 	errs := make([]error, b.Len())
 	for start := 0; start < b.Len(); {
@@ -61,12 +69,6 @@ func (p *Publisher) Publish(ctx context.Context, b *Batch) []error {
 	}
 	return errs
 }
-
-// Accepted returns how many messages the broker has confirmed so far. A topic that
-// has taken others since a message was first refused is right, so that the fault
-// lies with the message; one that refuses everything may be misnamed, or have got
-// a schema that nothing of ours fits.
-func (p *Publisher) Accepted() int64 { return p.accepted.Load() }
 
 // One publishes a single message.
 func (p *Publisher) One(ctx context.Context, data []byte, envelope tebra.Envelope) error {
@@ -89,21 +91,32 @@ func chunkEnd(b *Batch, start int) int {
 // it halves it until that message stands alone and the others are through.
 func (p *Publisher) send(ctx context.Context, b *Batch, start, end int, errs []error) {
 	err := p.request(ctx, b, start, end)
-	if err == nil {
-		p.accepted.Add(int64(end - start))
-		return
-	}
 	if status.Code(err) == codes.InvalidArgument {
-		if end-start > 1 {
-			half := start + (end-start)/2
-			p.send(ctx, b, start, half, errs)
-			p.send(ctx, b, half, end, errs)
-			return
-		}
-		err = &RefusedError{Err: err}
+		p.halve(ctx, b, start, end, errs, err, p.accepted.Load())
+		return
 	}
 	for i := start; i < end; i++ {
 		errs[i] = err
+	}
+}
+
+// halve sends the halves of what was refused with refusal. first is how many
+// messages the topic had taken when it refused these first.
+func (p *Publisher) halve(ctx context.Context, b *Batch, start, end int, errs []error, refusal error, first int64) {
+	if end-start == 1 {
+		errs[start] = &RefusedError{Err: refusal, First: first, Last: p.accepted.Load()}
+		return
+	}
+	middle := start + (end-start)/2
+	for _, half := range [...][2]int{{start, middle}, {middle, end}} {
+		err := p.request(ctx, b, half[0], half[1])
+		if status.Code(err) == codes.InvalidArgument {
+			p.halve(ctx, b, half[0], half[1], errs, err, first)
+			continue
+		}
+		for i := half[0]; i < half[1]; i++ {
+			errs[i] = err
+		}
 	}
 }
 
@@ -121,6 +134,7 @@ func (p *Publisher) request(ctx context.Context, b *Batch, start, end int) error
 	if len(resp.GetMessageIds()) != end-start {
 		return fmt.Errorf("publishing to %s: %w", p.topic, errUnconfirmed)
 	}
+	p.accepted.Add(int64(end - start))
 	return nil
 }
 

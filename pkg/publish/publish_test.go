@@ -106,9 +106,6 @@ func TestABatchGoesOutInRequestsOfAThousandMessages(t *testing.T) {
 		if !slices.Equal(b.took, names) {
 			t.Errorf("Publish() of %d: the broker took %d messages, want all, in order", n, len(b.took))
 		}
-		if got := p.Accepted(); got != int64(n) {
-			t.Errorf("Accepted() = %d, want %d", got, n)
-		}
 	}
 }
 
@@ -150,6 +147,7 @@ func TestOnlyWhatPubSubRefusesIsRefused(t *testing.T) {
 		p := New(b, topic)
 		batch, names := batchOf(8)
 		var refused, good []string
+		var first []int64
 		for i, err := range p.Publish(t.Context(), &batch) {
 			var alone *RefusedError
 			switch {
@@ -157,6 +155,7 @@ func TestOnlyWhatPubSubRefusesIsRefused(t *testing.T) {
 				good = append(good, names[i])
 			case errors.As(err, &alone):
 				refused = append(refused, names[i])
+				first = append(first, alone.First)
 			default:
 				t.Errorf("refusing %v: message %d = %v, want nil or a RefusedError", bad, i, err)
 			}
@@ -167,27 +166,43 @@ func TestOnlyWhatPubSubRefusesIsRefused(t *testing.T) {
 		if !slices.Equal(b.took, good) {
 			t.Errorf("refusing %v: the broker took %v, Publish() confirmed %v", bad, b.took, good)
 		}
-		if got, want := p.Accepted(), int64(8-len(bad)); got != want {
-			t.Errorf("refusing %v: Accepted() = %d, want %d", bad, got, want)
+		for i, name := range refused {
+			var again *RefusedError
+			if err := p.One(t.Context(), []byte(name), tebra.Envelope{EntryID: "1-0"}); !errors.As(err, &again) || again.Last <= first[i] {
+				t.Errorf("refusing %v: One(%s) = %+v, want a RefusedError with more taken than %d", bad, name, err, first[i])
+			}
 		}
 	}
 }
 
-func TestATopicThatRefusesEverythingAcceptsNothing(t *testing.T) {
+func TestATopicThatRefusesEverythingBlamesNoMessage(t *testing.T) {
 	t.Parallel()
-	b := &broker{decide: func(*pubsubpb.PublishRequest) (int, error) {
-		return 0, status.Error(codes.InvalidArgument, "the resource name is not valid")
-	}}
-	p := New(b, topic)
-	batch, _ := batchOf(5)
-	for i, err := range p.Publish(t.Context(), &batch) {
-		var alone *RefusedError
-		if !errors.As(err, &alone) {
-			t.Errorf("message %d = %v, want a RefusedError", i, err)
-		}
-	}
-	if got := p.Accepted(); got != 0 {
-		t.Errorf("Accepted() = %d, want 0: by that a caller tells whose fault it is", got)
+	for name, heals := range map[string]int{"for good": 1000, "for a while": 4} { // the fourth request is of one message
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			calls := 0
+			b := &broker{decide: func(req *pubsubpb.PublishRequest) (int, error) {
+				if calls++; calls <= heals {
+					return 0, status.Error(codes.InvalidArgument, "the resource name is not valid")
+				}
+				return len(req.Messages), nil
+			}}
+			batch, _ := batchOf(8)
+			refused := 0
+			for i, err := range New(b, topic).Publish(t.Context(), &batch) {
+				var alone *RefusedError
+				if !errors.As(err, &alone) {
+					continue
+				}
+				refused++
+				if alone.Last != alone.First {
+					t.Errorf("message %d was refused at %d and at %d accepted ones, want the same", i, alone.First, alone.Last)
+				}
+			}
+			if refused == 0 {
+				t.Error("no message was refused, want some")
+			}
+		})
 	}
 }
 
@@ -219,8 +234,8 @@ func TestWhatABrokerDoesNotConfirmIsNotConfirmed(t *testing.T) {
 				t.Errorf("%d IDs for 3 messages: message %d = %v, want %v", ids, i, err, errUnconfirmed)
 			}
 		}
-		if got := p.Accepted(); got != 0 {
-			t.Errorf("%d IDs for 3 messages: Accepted() = %d, want 0", ids, got)
+		if got := p.accepted.Load(); got != 0 {
+			t.Errorf("%d IDs for 3 messages: %d accepted, want 0", ids, got)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package local_test
 import (
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -19,7 +20,14 @@ import (
 	"tebraproxy/pkg/tebra"
 )
 
-func TestMain(m *testing.M) { peertest.Main(m) }
+func TestMain(m *testing.M) {
+	// These tests wait far more than they work, so there may be more of them at a
+	// time than there are processors. A -parallel of the command line wins.
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
+	}
+	peertest.Main(m)
+}
 
 // wish is a request and what must become of it.
 type wish struct {

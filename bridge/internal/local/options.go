@@ -19,6 +19,9 @@ const (
 	mostAttempts   = 100
 )
 
+// mostInstances bounds how many instances of the functions a process may hold.
+const mostInstances = 10
+
 // The backoff for demonstrations: a failing request reaches the dead letters
 // within seconds, not within 40 minutes.
 const (
@@ -53,6 +56,10 @@ type Options struct {
 	// MaxAttempts is how often a message is delivered before it is a dead
 	// letter: 5 to 100.
 	MaxAttempts int
+
+	// Instances is how many instances of the functions answer pushes, in turn, as
+	// on Cloud Run: 0 to 10, where 0 means 1.
+	Instances int
 
 	// Environ is the environment, in the form of os.Environ.
 	Environ []string
@@ -100,6 +107,9 @@ func (o Options) wrongParts() []string {
 	}
 	if _, err := tebra.NewKeys(o.Prefix); err != nil {
 		wrong("--prefix: %v", err)
+	}
+	if o.Instances < 0 || o.Instances > mostInstances {
+		wrong("Instances is %d: want 0 to %d", o.Instances, mostInstances)
 	}
 	if len(o.Project) < 3 {
 		wrong("--project is %q: Pub/Sub wants at least 3 characters", o.Project)

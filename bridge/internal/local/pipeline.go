@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"sync"
 	"time"
 
@@ -169,8 +170,12 @@ func (p *Pipeline) startFunctions(ctx context.Context, opts Options, rules *poli
 		return fmt.Errorf("making a client of Pub/Sub: %w", err)
 	}
 	p.onClose(func() { topics.Close() })
+	key := standInKey
+	if opts.PHPAPI != "" {
+		key = opts.PHPAPIKey
+	}
 	cfg, err := config.Load[functions.Config](p.environ(opts,
-		"FUNCTION_TARGET="+functions.ProcessRequest, "TEBRA_PHP_API_URL="+p.Info.PHPAPI, "TEBRA_INTERNAL_API_KEY="+p.Info.PHPAPIKey))
+		"FUNCTION_TARGET="+functions.ProcessRequest, "TEBRA_PHP_API_URL="+p.Info.PHPAPI, "TEBRA_INTERNAL_API_KEY="+key))
 	if err != nil {
 		return err
 	}
@@ -178,21 +183,45 @@ func (p *Pipeline) startFunctions(ctx context.Context, opts Options, rules *poli
 	if !ok {
 		return errors.New("--policy: a local run knows only users of source static")
 	}
-	fns, err := functions.Assemble(cfg, functions.Clients{
-		Redis: p.Redis, Topics: topics, Policy: rules, Roles: roles, Log: log.With("part", "functions"),
-	})
+	var instances []*url.URL
+	for i := range max(1, opts.Instances) {
+		instance, err := p.startInstance(opts, cfg, functions.Clients{
+			Topics: topics, Policy: rules, Roles: roles, Log: log.With("part", "functions", "instance", i+1),
+		})
+		if err != nil {
+			return err
+		}
+		instances = append(instances, instance)
+	}
+	p.Info.FunctionsURL = instances[0].String()
+	if len(instances) > 1 {
+		p.Info.FunctionsURL, err = p.balance(instances, log)
+	}
+	return err
+}
+
+// startInstance starts one instance of the functions, with a Redis client of its
+// own, and returns where it serves them.
+func (p *Pipeline) startInstance(opts Options, cfg functions.Config, clients functions.Clients) (*url.URL, error) {
+	options, err := stream.Options(p.Info.RedisURL, opts.RedisCACert)
 	if err != nil {
-		return err
+		return nil, err
+	}
+	rdb := redis.NewClient(options)
+	p.onClose(func() { rdb.Close() })
+	clients.Redis = rdb
+	fns, err := functions.Assemble(cfg, clients)
+	if err != nil {
+		return nil, err
 	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return err
+		return nil, err
 	}
-	p.Info.FunctionsURL = "http://" + ln.Addr().String()
 	p.background(func(ctx context.Context) error {
-		return functions.Serve(ctx, ln, cfg.HandlerTimeout, fns, log)
-	}, log)
-	return nil
+		return functions.Serve(ctx, ln, cfg.HandlerTimeout, fns, clients.Log)
+	}, clients.Log)
+	return &url.URL{Scheme: "http", Host: ln.Addr().String()}, nil
 }
 
 // environ is the environment that the parts of the pipeline are configured from:
