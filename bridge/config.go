@@ -5,7 +5,9 @@ import (
 	"time"
 
 	"tebraproxy/pkg/config"
+	"tebraproxy/pkg/policy"
 	"tebraproxy/pkg/publish"
+	"tebraproxy/pkg/stream"
 	"tebraproxy/pkg/tebra"
 )
 
@@ -39,6 +41,12 @@ func (c *Config) Validate() []string {
 	wrong := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
 	if _, err := tebra.NewKeys(c.Prefix); err != nil {
 		wrong("STREAM_PREFIX: %v", err)
+	}
+	if _, err := stream.Options(c.URL, c.CACert); err != nil {
+		wrong("%v", err)
+	}
+	if _, err := policy.Load(c.PolicyFile); err != nil {
+		wrong("%v", err)
 	}
 	if c.MaxInFlight < 1 || c.MaxInFlight > 1_000_000 {
 		wrong("MAX_IN_FLIGHT is %d: want 1 to 1000000 requests", c.MaxInFlight)

@@ -99,6 +99,7 @@ func (b *Bridge) followBreaker(ctx context.Context) (breaker.State, error) {
 		b.log.Warn("the API is in trouble: nothing is read or published until a probe succeeds", "breaker", now.State.String())
 	} else {
 		b.log.Info("the API is back: reading and publishing go on")
+		b.lanes.rouse()
 	}
 	return now.State, nil
 }

@@ -135,9 +135,13 @@ func (l *laneBook) setParked(lane string, waits bool) {
 	l.mu.Lock()
 	l.parked[lane] = waits
 	l.mu.Unlock()
-	if !waits {
-		return
+	if waits {
+		l.rouse()
 	}
+}
+
+// rouse wakes the filler.
+func (l *laneBook) rouse() {
 	select {
 	case l.wake <- struct{}{}:
 	default:

@@ -358,7 +358,7 @@ func (b *bundle) checkPromises(ids []string) {
 		entryOf[request] = entry
 	}
 	if early := b.sink.acknowledgedEarly(); len(early) > 0 {
-		b.Errorf("entries %v were acknowledged before their publish was confirmed", early)
+		b.Errorf("%d entries, %s among them, were acknowledged before their publish was confirmed", len(early), early[0])
 	}
 }
 

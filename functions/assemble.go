@@ -8,7 +8,6 @@ import (
 
 	"tebraproxy/pkg/breaker"
 	"tebraproxy/pkg/ledger"
-	"tebraproxy/pkg/php"
 	"tebraproxy/pkg/policy"
 	"tebraproxy/pkg/publish"
 	"tebraproxy/pkg/rate"
@@ -20,23 +19,18 @@ type Clients struct {
 	Redis  redis.UniversalClient
 	Topics publish.TopicClient
 	Policy *policy.Policy
-	Roles  policy.Source   // [policy.Policy.Static] or a cache over another
-	Tokens php.TokenSource // nil unless TEBRA_PHP_API_AUDIENCE is set
+	Roles  policy.Source // [policy.Policy.Static] or a cache over another
+	API    Caller        // a php.Client
 	Log    *slog.Logger
 }
 
 // Assemble puts the functions together, by name, from a valid configuration. It
-// returns an error for what only shows here, such as an API key that no header
-// can carry.
+// returns an error for what only shows here: a policy that does not fit the deadlines.
 func Assemble(cfg Config, clients Clients) (map[string]http.Handler, error) {
 	if err := clients.Policy.Check(policy.Limits{PHPTimeout: cfg.PHPTimeout, LedgerTTL: cfg.LedgerTTL}); err != nil {
 		return nil, err
 	}
 	keys, err := tebra.NewKeys(cfg.Prefix)
-	if err != nil {
-		return nil, err
-	}
-	api, err := php.New(php.Config{URL: cfg.PHPAPIURL, APIKey: cfg.APIKey, Tokens: clients.Tokens})
 	if err != nil {
 		return nil, err
 	}
@@ -47,7 +41,7 @@ func Assemble(cfg Config, clients Clients) (map[string]http.Handler, error) {
 		Rate:        rate.New(clients.Redis, keys),
 		Policy:      clients.Policy,
 		Authorizer:  policy.NewAuthorizer(clients.Policy, clients.Roles),
-		API:         api,
+		API:         clients.API,
 		DeadLetters: publish.New(clients.Topics, cfg.DeadLetters()),
 		Log:         clients.Log,
 	}

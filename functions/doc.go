@@ -12,9 +12,11 @@
 //	                         │ breaker open ─────────────▶ return ───────▶ 204
 //	                         │ expired, not allowed ─────▶ complete ─────▶ 204
 //	                         │ no turn in RATE_WAIT ─────▶ release ──────▶ 429
+//	                         │ breaker open by now ──────▶ return ───────▶ 204
 //	                         ▼
 //	               (writes: start) ──▶ call the API ──▶ table in outcome.go
 //
 // Redis trouble at any step before the answer is a 503: the message comes again,
-// and the ledger knows how far it was.
+// and the ledger knows how far it was. An attempt does not end with the connection
+// it was pushed over: only with its own deadline, or when the server gives up.
 package functions

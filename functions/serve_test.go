@@ -161,30 +161,46 @@ func TestServersInOneProcessDoNotMix(t *testing.T) {
 	}
 }
 
-// TestNobodyElseGetsTheRoutes: a request that only looks like ours is served as any
-// other.
+// TestNobodyElseGetsTheRoutes: while the framework's own server runs, a stranger on
+// the loopback can ask it too.
 func TestNobodyElseGetsTheRoutes(t *testing.T) {
 	t.Parallel()
-	s := start(t, defaultTiming(time.Minute), map[string]http.Handler{ProcessRequest: saying("process")})
-	req, err := http.NewRequest(http.MethodGet, s.url+"/"+ProcessRequest, nil)
+	registry.Lock() // so that nobody asks in earnest
+	defer registry.Unlock()
+	asker := &asker{token: "token", server: make(chan *http.Server, 1)}
+	asking.Store(asker)
+	defer asking.Store(nil)
+	req, err := http.NewRequestWithContext(
+		context.WithValue(t.Context(), http.ServerContextKey, &http.Server{}), http.MethodGet, "/", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	req.Header.Set(routesHeader, "guess")
-	resp, err := client.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	if body, _ := io.ReadAll(resp.Body); string(body) != "process" {
-		t.Errorf("answer = %q, want the function's", body)
+	for _, token := range []string{"", "guess", "token"} {
+		req.Header.Set(routesHeader, token)
+		handOver(req)
+		if got, want := len(asker.server) == 1, token == asker.token; got != want {
+			t.Errorf("a request with token %q is handed the server: %t, want %t", token, got, want)
+		}
 	}
 }
 
-// impatient is a server that cuts slow clients off at once.
-func impatient() timing {
+// Servers that are impatient about one thing each.
+
+func impatientForHeaders() timing {
 	t := defaultTiming(time.Minute)
-	t.readHeader, t.read, t.idle = 200*time.Millisecond, 400*time.Millisecond, 300*time.Millisecond
+	t.readHeader, t.read = 200*time.Millisecond, time.Minute
+	return t
+}
+
+func impatientForBodies() timing {
+	t := defaultTiming(time.Minute)
+	t.readHeader, t.read = time.Minute, 400*time.Millisecond
+	return t
+}
+
+func impatientForMore() timing {
+	t := defaultTiming(time.Minute)
+	t.readHeader, t.read, t.idle = time.Minute, time.Minute, 300*time.Millisecond
 	return t
 }
 
@@ -193,18 +209,22 @@ func impatient() timing {
 func TestSlowClientsAreCutOff(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, peertest.Redis(t))
-	s := start(t, impatient(), map[string]http.Handler{ProcessRequest: f.processor()})
+	fns := map[string]http.Handler{ProcessRequest: f.processor()}
+	headers, bodies, more := start(t, impatientForHeaders(), fns), start(t, impatientForBodies(), fns), start(t, impatientForMore(), fns)
 	const header = "POST /" + ProcessRequest + " HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-	for name, test := range map[string]struct{ first, trickle, want string }{
-		"header":     {header, "X-Slow: 1\r\n", ""},
-		"body":       {header + "Content-Length: 100000\r\n\r\n", " ", "400 Bad Request"},
-		"chunks":     {header + "Transfer-Encoding: chunked\r\n\r\n", "1\r\n \r\n", "400 Bad Request"},
-		"silence":    {"", "", ""},
-		"idle after": {"GET /" + ProcessRequest + " HTTP/1.1\r\nHost: x\r\n\r\n", "", "405 Method Not Allowed"},
+	for name, test := range map[string]struct {
+		server               *running
+		first, trickle, want string
+	}{
+		"header":     {headers, header, "X-Slow: 1\r\n", ""},
+		"body":       {bodies, header + "Content-Length: 100000\r\n\r\n", " ", "400 Bad Request"},
+		"chunks":     {bodies, header + "Transfer-Encoding: chunked\r\n\r\n", "1\r\n \r\n", "400 Bad Request"},
+		"silence":    {headers, "", "", ""},
+		"idle after": {more, "GET /" + ProcessRequest + " HTTP/1.1\r\nHost: x\r\n\r\n", "", "405 Method Not Allowed"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+			conn, err := net.Dial("tcp", strings.TrimPrefix(test.server.url, "http://"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -248,7 +268,7 @@ func TestACallMayTakeLongerThanReadingMay(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, peertest.Redis(t))
 	f.behave("latency=1s", 1)
-	s := start(t, impatient(), map[string]http.Handler{ProcessRequest: f.processor()})
+	s := start(t, impatientForBodies(), map[string]http.Handler{ProcessRequest: f.processor()})
 	m := f.publish(aWrite)
 	f.wantStatus(s.posting("/"+ProcessRequest, m.body()), http.StatusNoContent)
 	f.wantState(m, after(answered, 1))
@@ -278,7 +298,13 @@ func TestAClientThatLeavesDoesNotEndTheCall(t *testing.T) {
 	t.Parallel()
 	var h held
 	f := newFixture(t, peertest.Redis(t), holdAPI(&h))
-	s := start(t, defaultTiming(time.Minute), map[string]http.Handler{ProcessRequest: f.processor()})
+	pushes := make(chan context.Context, 1)
+	processor := f.processor()
+	s := start(t, defaultTiming(time.Minute), map[string]http.Handler{
+		ProcessRequest: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			pushes <- r.Context()
+			processor.ServeHTTP(w, r)
+		})})
 	m := f.publish(aWrite)
 	ctx, leave := context.WithCancel(t.Context())
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url+"/"+ProcessRequest, bytes.NewReader(m.body()))
@@ -293,6 +319,7 @@ func TestAClientThatLeavesDoesNotEndTheCall(t *testing.T) {
 	if err := await(t, left, "the client to leave"); err == nil {
 		t.Fatal("the client got an answer, want it to have left")
 	}
+	await(t, (<-pushes).Done(), "the server to see that the client has left")
 	h.letGo()
 	peertest.Eventually(t, patience, "the answer", func() bool { return len(f.answers(m)) == 1 })
 	f.wantState(m, after(answered, 1))

@@ -142,6 +142,7 @@ func (f *fixture) client(cfg php.Config) *php.Client {
 	cfg.APIKey = testKey
 	c, err := php.New(cfg)
 	f.must(err)
+	f.t.Cleanup(c.Close)
 	return c
 }
 

@@ -44,8 +44,9 @@ func (e *Error) Error() string {
 }
 
 // Load reads a T, a struct with env tags, from environ, which has the form of
-// os.Environ. Then, if *T has a method Validate, what that finds counts as well.
-// The error is an [*Error]: a program prints it and exits with status 2.
+// os.Environ. Then, if *T has a method Validate, what that finds counts as well,
+// but for what it says of variables that could not even be read. The error is an
+// [*Error]: a program prints it and exits with status 2.
 func Load[T any](environ []string) (T, error) {
 	var c T
 	var problems []string
@@ -53,14 +54,25 @@ func Load[T any](environ []string) (T, error) {
 	if err != nil {
 		problems = explain(err, keys(reflect.TypeFor[T]()))
 	}
-	if v, ok := any(&c).(interface{ Validate() []string }); ok && err == nil {
-		problems = append(problems, v.Validate()...)
+	if v, ok := any(&c).(interface{ Validate() []string }); ok {
+		problems = append(problems, aboutOthers(v.Validate(), problems)...)
 	}
 	if len(problems) == 0 {
 		return c, nil
 	}
 	slices.Sort(problems)
 	return c, &Error{Problems: problems}
+}
+
+// aboutOthers returns the lines that are about none of the variables which problems
+// begin with.
+func aboutOthers(lines, problems []string) []string {
+	return slices.DeleteFunc(lines, func(line string) bool {
+		return slices.ContainsFunc(problems, func(p string) bool {
+			name, _, _ := strings.Cut(p, " ")
+			return strings.Contains(line, name)
+		})
+	})
 }
 
 // Variables returns the names of all variables that a T reads, sorted.

@@ -68,6 +68,8 @@
 //	code        why it was given back last
 //	outcome     when done: "" for success, or the error code
 //	answer      when done: stream ID of the response, to be repeated
+//	orphan      Complete made it, because Redis had lost the record: what was before
+//	            is not known
 //	a:<entry>   an answered entry: response's stream ID, token, how
 //	answers     how many of them
 //	evicted     the list of them overflowed: its oldest were dropped

@@ -20,8 +20,13 @@ import (
 
 func TestMain(m *testing.M) {
 	// The command line comes later, and wins.
-	if err := flag.Set("rapid.checks", "300"); err != nil {
-		panic(err)
+	for name, value := range map[string]string{
+		"rapid.checks":     "300",
+		"rapid.nofailfile": "true", // the seed, which is printed, does as well
+	} {
+		if err := flag.Set(name, value); err != nil {
+			panic(err)
+		}
 	}
 	peertest.Main(m)
 }
@@ -79,11 +84,22 @@ func (f *fixture) id(kind string) func() string {
 	return func() string { return fmt.Sprintf("%s-%d", kind, f.ids.Add(1)) }
 }
 
+// makeGroups makes the stream and its groups. An entry that came and went keeps
+// the server from choosing IDs by its own clock.
 func (f *fixture) makeGroups() {
 	f.t.Helper()
+	id := f.nextID()
+	f.must(f.rdb.XAdd(f.t.Context(), &redis.XAddArgs{Stream: f.keys.Requests(), ID: id, Values: []string{"a", "b"}}).Err())
+	f.must(f.rdb.XDel(f.t.Context(), f.keys.Requests(), id).Err())
 	for _, group := range []string{tebra.GroupBridge, tebra.GroupParked} {
-		f.must(f.rdb.XGroupCreateMkStream(f.t.Context(), f.keys.Requests(), group, "0").Err())
+		f.must(f.rdb.XGroupCreate(f.t.Context(), f.keys.Requests(), group, "0").Err())
 	}
+}
+
+// nextID leaves room for the IDs that the server chooses in between.
+func (f *fixture) nextID() string {
+	f.seq += 100
+	return fmt.Sprintf("%d-%d", f.now.Load(), f.seq)
 }
 
 func (f *fixture) must(err error) {
@@ -146,8 +162,7 @@ func (f *fixture) send(r request) Delivery {
 // arrive puts r on the stream only.
 func (f *fixture) arrive(r request) Delivery {
 	f.t.Helper()
-	f.seq += 100 // leaves room for the IDs that the server chooses in between
-	entry := fmt.Sprintf("%d-%d", f.now.Load(), f.seq)
+	entry := f.nextID()
 	f.must(f.rdb.XAdd(f.t.Context(), &redis.XAddArgs{
 		Stream: f.keys.Requests(), ID: entry, Values: []string{"id", r.id},
 	}).Err())

@@ -22,8 +22,8 @@ import (
 // end everything that is under way is brought to rest, and what must be there is
 // counted.
 //
-// The order, the clock and the IDs are all drawn: rapid prints a seed and a file
-// to run a failure again with.
+// Nothing but what rapid draws decides what happens: the seed that it prints runs
+// a failure again.
 func TestNoInterleavingBreaksThePromises(t *testing.T) {
 	t.Parallel()
 	rdb := peertest.Redis(t).Client()

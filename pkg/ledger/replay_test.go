@@ -74,6 +74,11 @@ func TestReplayRefusesAsDrawn(t *testing.T) {
 			f.expire()
 			f.must(f.rdb.HDel(f.t.Context(), f.keys.Ledger(aWrite.hash()), "r:"+d.Envelope.EntryID).Err())
 		}), NeedsForce, ok},
+		{"a write that was answered after its record was lost", write(func(f *fixture, d Delivery) {
+			c := f.claim(d)
+			f.flush()
+			f.must(f.l.Complete(f.t.Context(), c, fail(tebra.Expired)))
+		}), NeedsForce, ok},
 		{"a write without record", write(func(f *fixture, d Delivery) { f.flush() }), NeedsForce, ok},
 		{"a write that was never claimed", write(func(f *fixture, d Delivery) {}), Unsettled, ok},
 		{"a released write", write(func(f *fixture, d Delivery) {

@@ -145,6 +145,10 @@ func TestALateUnstartLeavesTheNextStartAlone(t *testing.T) {
 		f.must(f.l.Start(t.Context(), c, testNeed))
 		unstart(1)
 		wantStarted("2")
+		f.expire()
+		f.wantVerdict(f.claim(c.Delivery), Unknown)
+		unstart(2)
+		wantStarted("2")
 	})
 }
 

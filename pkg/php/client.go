@@ -65,8 +65,8 @@ type Config struct {
 	Backoff func() retry.Backoff
 }
 
-// Client calls the API. It is safe for concurrent use, holds no connection
-// between calls and needs no closing.
+// Client calls the API. It is safe for concurrent use. Close ends the connections
+// that it keeps for reads.
 type Client struct {
 	url      string
 	apiKey   string
@@ -74,9 +74,9 @@ type Client struct {
 	maxBytes int64
 	now      func() time.Time
 	backoff  func() retry.Backoff
-	// transport is used without an http.Client, so no redirect is ever followed and
-	// the key goes to no other host.
-	transport *http.Transport
+	// The transports are used without an http.Client, so no redirect is ever
+	// followed and the key goes to no other host. Only reads share connections.
+	reads, writes *http.Transport
 }
 
 // New returns a client, or an error that names all that is wrong with cfg and
@@ -88,8 +88,10 @@ func New(cfg Config) (*Client, error) {
 	c := &Client{
 		url: cfg.URL, apiKey: cfg.APIKey, tokens: cfg.Tokens,
 		maxBytes: cfg.MaxResponseBytes, now: cfg.Now, backoff: cfg.Backoff,
-		transport: newTransport(cfg),
+		reads:  newTransport(cfg),
+		writes: newTransport(cfg),
 	}
+	c.writes.DisableKeepAlives = true
 	if c.maxBytes == 0 {
 		c.maxBytes = DefaultMaxResponseBytes
 	}
@@ -101,6 +103,10 @@ func New(cfg Config) (*Client, error) {
 	}
 	return c, nil
 }
+
+// Close ends the connections that wait for another read. Calls that are under way
+// are not touched.
+func (c *Client) Close() { c.reads.CloseIdleConnections() }
 
 func checkURL(s string) error {
 	u, err := url.Parse(s)
@@ -129,13 +135,20 @@ func checkBound(n int64) error {
 	return nil
 }
 
-// newTransport returns a transport that uses a connection once and never sends a
-// request by itself a second time; doc.go says why. It knows no proxy: the key
-// goes to the API's host directly.
+// keptConnections is how many connections wait for the next read, and keptFor how
+// long: less than servers usually keep them.
+const (
+	keptConnections = 64
+	keptFor         = 30 * time.Second
+)
+
+// newTransport returns a transport that keeps connections; doc.go says why one for
+// writes must not. It knows no proxy: the key goes to the API's host directly.
 func newTransport(cfg Config) *http.Transport {
 	t := &http.Transport{
 		DialContext:            cfg.Dial,
-		DisableKeepAlives:      true,
+		MaxIdleConnsPerHost:    keptConnections,
+		IdleConnTimeout:        keptFor,
 		DisableCompression:     true,
 		TLSHandshakeTimeout:    connectTimeout,
 		MaxResponseHeaderBytes: maxAnswerHeaderBytes,
@@ -207,7 +220,7 @@ func (c *Client) call(parent context.Context, r Request) (s sighting, tries int)
 	// Do's error says no more than s does.
 	_ = retry.Do(ctx, c.backoff(), func(ctx context.Context) error {
 		tries++
-		s = c.try(parent, ctx, header, body)
+		s = c.try(parent, ctx, r.Write, header, body)
 		if s.finding == neverSent {
 			return retry.RetryableError(errNeverSent)
 		}
@@ -262,7 +275,7 @@ func (c *Client) header(ctx context.Context, r Request) (http.Header, error) {
 // try makes one attempt. The line between "never sent" and "may have been sent"
 // is the moment at which the transport hands a connection to the request: before
 // it, there is nothing to write to.
-func (c *Client) try(parent, ctx context.Context, header http.Header, body []byte) sighting {
+func (c *Client) try(parent, ctx context.Context, write bool, header http.Header, body []byte) sighting {
 	var connected atomic.Bool
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
@@ -274,7 +287,11 @@ func (c *Client) try(parent, ctx context.Context, header http.Header, body []byt
 	req.Header = header.Clone()
 	req.GetBody = nil // A body that can't be rewound can't be sent twice.
 
-	resp, err := c.transport.RoundTrip(req)
+	transport := c.reads
+	if write {
+		transport = c.writes
+	}
+	resp, err := transport.RoundTrip(req)
 	if err != nil && !connected.Load() {
 		return unsent(parent, "could not connect to the API: "+connectFailure(err))
 	}

@@ -183,8 +183,9 @@ func TestSwitchingProtocolsDoesNotHoldTheCall(t *testing.T) {
 	isUnsure.check(t, got)
 }
 
+// For reads the main programs keep such bytes out of all logs, see doc.go.
 // Not parallel: it looks at the process's default logger.
-func TestBytesPastTheContentLengthAreNotLogged(t *testing.T) {
+func TestBytesPastTheContentLengthOfAWriteAreNotLogged(t *testing.T) {
 	var logged bytes.Buffer
 	before := log.Writer()
 	log.SetOutput(&logged)
@@ -214,7 +215,7 @@ func TestBytesPastTheContentLengthAreNotLogged(t *testing.T) {
 		_, err = io.Copy(io.Discard, conn) // until the client closes
 		read <- err
 	}()
-	isDone.check(t, newClient(t, Config{URL: "http://" + listener.Addr().String()}).Call(t.Context(), aRead("")))
+	isDone.check(t, newClient(t, Config{URL: "http://" + listener.Addr().String()}).Call(t.Context(), aWrite("")))
 	<-read
 	if strings.Contains(logged.String(), canary) {
 		t.Errorf("the default logger got %q, want nothing of the answer", logged.String())

@@ -26,16 +26,20 @@
 //	  │       else ─────────────────────────────────────────────▶ answered
 //	  └─ anything else ─────────────────────────────────────────▶ garbled
 //
-// # One connection for each call
+// # One connection for each write
 //
-// The client keeps no connection alive, for two reasons found in net/http.
 // A transport that reuses connections sends a request again by itself when a
 // reused connection turns out dead, if the request has an Idempotency-Key and a
-// body it can rewind: a write made twice. And a server that writes past its
-// Content-Length has the rest, which may be health data, logged by the transport
-// of an idle connection. HTTP/2 is off as well: there the transport multiplexes
-// and retries under rules of its own. The calls are few (Tebra allows one to
-// four a second, FACTS section "Tebra's limits"), so a handshake for each costs little.
+// body it can rewind: a write made twice. So each write has a connection of its
+// own; its handshake costs little, since Tebra allows one or two of them a second
+// (FACTS section "Tebra's limits"). Reads may be made again and share connections.
+// HTTP/2 is off for both: there the transport multiplexes and retries under rules of
+// its own.
+//
+// A server that writes past its Content-Length has the rest, which may be health
+// data, logged by net/http when the connection is idle, to the standard library's
+// log. A main program that uses this package sends that log nowhere
+// (log.SetOutput(io.Discard)); this system's own logs go through log/slog.
 //
 // # What is safe to log
 //

@@ -35,6 +35,7 @@ func newClient(t testing.TB, cfg Config) *Client {
 	if err != nil {
 		t.Fatalf("New() = %v, want no error", err)
 	}
+	t.Cleanup(c.Close)
 	return c
 }
 

@@ -32,7 +32,7 @@ local wait = math.max(0, free - ahead - now)
 if wait > most then return {0, wait - most} end
 local after = free + interval
 redis.call('HSET', KEYS[1], 'free', string.format('%.0f', after))
-redis.call('PEXPIRE', KEYS[1], math.ceil((math.max(after, held) - now) / 1000) + 1000)
+redis.call('PEXPIRE', KEYS[1], math.ceil((after - now) / 1000) + 1000)
 return {1, wait}
 `)
 

@@ -126,6 +126,7 @@ func serveHealth(port int, h http.Handler, log *slog.Logger) (stop func(), err e
 	if err != nil {
 		return nil, fmt.Errorf("listening on HEALTH_PORT: %w", err)
 	}
+	log.Info("health is served", "addr", ln.Addr().String())
 	server := &http.Server{Handler: h, ReadTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second}
 	done := make(chan struct{})
 	go func() {

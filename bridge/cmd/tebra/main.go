@@ -3,6 +3,8 @@ package main
 
 import (
 	"context"
+	"io"
+	"log"
 	"os"
 	"os/signal"
 	"syscall"
@@ -13,7 +15,8 @@ import (
 )
 
 func main() {
-	logging.Disable() // what the client would print is in the errors that it returns
+	logging.Disable()         // what the client would print is in the errors that it returns
+	log.SetOutput(io.Discard) // net/http may quote the API's answer there (package php)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // from then on, a second signal ends the process at once
 	os.Exit(cli.Run(ctx, os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr))

@@ -22,6 +22,7 @@ import (
 	"tebraproxy/pkg/breaker"
 	"tebraproxy/pkg/config"
 	"tebraproxy/pkg/ledger"
+	"tebraproxy/pkg/php"
 	"tebraproxy/pkg/php/phptest"
 	"tebraproxy/pkg/policy"
 	"tebraproxy/pkg/publish"
@@ -170,12 +171,8 @@ func (p *Pipeline) startFunctions(ctx context.Context, opts Options, rules *poli
 		return fmt.Errorf("making a client of Pub/Sub: %w", err)
 	}
 	p.onClose(func() { topics.Close() })
-	key := standInKey
-	if opts.PHPAPI != "" {
-		key = opts.PHPAPIKey
-	}
 	cfg, err := config.Load[functions.Config](p.environ(opts,
-		"FUNCTION_TARGET="+functions.ProcessRequest, "TEBRA_PHP_API_URL="+p.Info.PHPAPI, "TEBRA_INTERNAL_API_KEY="+key))
+		"FUNCTION_TARGET="+functions.ProcessRequest, "TEBRA_PHP_API_URL="+p.Info.PHPAPI, "TEBRA_INTERNAL_API_KEY="+p.Info.PHPAPIKey))
 	if err != nil {
 		return err
 	}
@@ -210,6 +207,12 @@ func (p *Pipeline) startInstance(opts Options, cfg functions.Config, clients fun
 	rdb := redis.NewClient(options)
 	p.onClose(func() { rdb.Close() })
 	clients.Redis = rdb
+	api, err := php.New(php.Config{URL: cfg.PHPAPIURL, APIKey: cfg.APIKey})
+	if err != nil {
+		return nil, err
+	}
+	p.onClose(api.Close)
+	clients.API = api
 	fns, err := functions.Assemble(cfg, clients)
 	if err != nil {
 		return nil, err

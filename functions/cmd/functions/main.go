@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	stdlog "log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -18,6 +19,7 @@ import (
 	pubsub "cloud.google.com/go/pubsub/v2/apiv1"
 	firebaseapp "firebase.google.com/go/v4"
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
 	"google.golang.org/api/idtoken"
 
 	"tebraproxy/functions"
@@ -30,6 +32,8 @@ import (
 )
 
 func main() {
+	logging.Disable()            // what go-redis would print is in the errors that it returns
+	stdlog.SetOutput(io.Discard) // net/http may quote the API's answer there (package php)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	err := run(ctx, os.Environ(), os.Stdout)
@@ -67,8 +71,13 @@ func run(ctx context.Context, environ []string, logs io.Writer) error {
 	if err != nil {
 		return err
 	}
+	api, err := php.New(php.Config{URL: s.PHPAPIURL, APIKey: s.APIKey, Tokens: tokens})
+	if err != nil {
+		return &config.Error{Problems: []string{err.Error()}}
+	}
+	defer api.Close()
 	all, err := functions.Assemble(s.Config, functions.Clients{
-		Redis: rdb, Topics: topics, Policy: s.rules, Roles: roles, Tokens: tokens, Log: log,
+		Redis: rdb, Topics: topics, Policy: s.rules, Roles: roles, API: api, Log: log,
 	})
 	if err != nil {
 		return &config.Error{Problems: []string{err.Error()}}

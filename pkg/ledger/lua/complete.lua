@@ -12,10 +12,12 @@ if f[3] then
   return by == token and 'ok' or 'stale'
 end
 -- Without any record Redis lost it while we worked. Whoever waits still gets
--- the answer, and the new record keeps the call from being made again.
+-- the answer, and the new record keeps the call from being made again; it says
+-- that it doesn't know what was before.
 if f[1] and f[2] ~= token then return 'stale' end
 
 local answer = respond(ARGV[13], code, ARGV[15], tonumber(ARGV[16]))
+if not f[1] then redis.call('HSET', record, 'orphan', '1') end
 redis.call('HSET', record, 'state', 'done', 'entry', entry, 'outcome', code, 'answer', answer)
 if ARGV[17] ~= '' then redis.call('HSETNX', record, 'print', ARGV[17]) end
 redis.call('HSETNX', record, 'epoch', ARGV[18])

@@ -12,9 +12,9 @@ local now, ttl, token, old, print = clock(ARGV[1]), ARGV[2], ARGV[3], ARGV[4], A
 local write, force, most = ARGV[6] == '1', ARGV[7] == '1', tonumber(ARGV[9])
 
 local f = redis.call('HMGET', record, 'state', 'entry', 'print', 'token', 'lease', 'started', 'outcome',
-  'evicted', 'replays', 'a:' .. old, 'r:' .. old)
+  'evicted', 'replays', 'a:' .. old, 'r:' .. old, 'orphan')
 local state, worked, known, holder, until_ = f[1], f[2], f[3] or '', f[4], tonumber(f[5] or 0)
-local started, outcome, replays = f[6], f[7], tonumber(f[9] or 0)
+local started, outcome, replays, orphan = f[6], f[7], tonumber(f[9] or 0), f[12]
 local isOpen = redis.call('ZSCORE', open, old)
 local answered = f[10] or (f[8] and not isOpen)
 
@@ -27,7 +27,7 @@ end
 
 -- risky tells whether a call may have been made of which nobody learned.
 local function risky()
-  return write and (not state or started or (state == 'done' and outcome == 'outcome_unknown'))
+  return write and (not state or orphan or started or (state == 'done' and outcome == 'outcome_unknown'))
 end
 
 if f[11] then
@@ -50,7 +50,7 @@ redis.call('HSET', record, 'state', 'admitted', 'entry', new, 'print', print, 'a
   'epoch', epoch, 'r:' .. old, new .. ' ' .. token, 'replayedAs', new)
 redis.call('HSETNX', record, 'admitted', whole(now))
 redis.call('HINCRBY', record, 'replays', 1)
-redis.call('HDEL', record, 'token', 'verdict', 'lease', 'started', 'code')
+redis.call('HDEL', record, 'token', 'verdict', 'lease', 'started', 'code', 'orphan')
 redis.call('PEXPIRE', record, ttl)
 redis.call('ZREM', open, old)
 redis.call('ZREM', retrying, old)
