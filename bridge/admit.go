@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 
 	"github.com/redis/go-redis/v9"
 
@@ -140,17 +142,29 @@ func (b *Bridge) notHeld(entries []stream.Entry) []stream.Entry {
 func (b *Bridge) readOwn(ctx context.Context) ([]stream.Entry, error) {
 	after := "0-0"
 	for {
-		before := b.hand.held()
-		all, err := b.stream.Own(ctx, b.consumer, after, b.readCount())
+		all, rest, err := b.ownNotHeld(ctx, after)
 		if err != nil || len(all) == 0 {
 			return nil, err
 		}
-		after = all[len(all)-1].ID
-		if rest := b.hand.without(all, before); len(rest) > 0 {
+		if len(rest) > 0 {
 			b.unclear.Store(true)
 			return rest, nil
 		}
+		after = all[len(all)-1].ID
 	}
+}
+
+// ownNotHeld returns some of what is pending for this consumer above after, and
+// what of that is in nobody's hand.
+func (b *Bridge) ownNotHeld(ctx context.Context, after string) (all, rest []stream.Entry, err error) {
+	b.taking.Lock()
+	defer b.taking.Unlock()
+	before := b.hand.held()
+	all, err = b.stream.Own(ctx, b.consumer, after, b.readCount())
+	if err != nil || len(all) == 0 {
+		return nil, nil, err
+	}
+	return all, b.hand.without(slices.Clone(all), before), nil
 }
 
 // rejoin makes sure of the groups again when something went wrong with Redis
@@ -180,6 +194,9 @@ func (b *Bridge) rejoin(ctx context.Context) error {
 // first of all who use Redis meets it, and that it is over when the last of those
 // who met it has succeeded.
 func (b *Bridge) noteRedis(ctx context.Context, doing string, err error) {
+	if err != nil && (!isReply(err) || stream.NoGroup(err)) {
+		b.shaken.Store(true)
+	}
 	switch {
 	case err == nil:
 		b.notes.overFor("redis", doing)
@@ -208,11 +225,25 @@ func (b *Bridge) finish(bt *batch) {
 func (b *Bridge) admit(ctx context.Context, bt *batch) error {
 	ctx, cancel := context.WithTimeout(ctx, redisTimeout)
 	defer cancel()
-	if err := b.seat(ctx, bt.items); err != nil {
+	return b.place(ctx, bt)
+}
+
+// place gives the items of a batch room or parks them. Everyone is told before
+// anything is parked, because who is parked is not looked at again until there is
+// room.
+func (b *Bridge) place(ctx context.Context, bt *batch) error {
+	waiting, err := b.seat(ctx, bt.items)
+	if err != nil {
 		return err
 	}
 	if err := b.note(ctx, bt.items); err != nil {
 		return err
+	}
+	for lane, items := range waiting {
+		if err := b.seatOrPark(ctx, lane, items); err != nil {
+			b.told.remember(bt.items)
+			return err
+		}
 	}
 	bt.keepSeated()
 	return nil
@@ -231,21 +262,19 @@ func (b *Bridge) admitCarefully(ctx context.Context, bt *batch) error {
 	if err := b.findOpen(ctx, bt.items); err != nil {
 		return err
 	}
-	if err := b.seat(ctx, bt.items); err != nil {
-		return err
-	}
-	if err := b.note(ctx, bt.items); err != nil {
-		return err
-	}
-	bt.keepSeated()
-	return nil
+	b.told.recall(bt.items)
+	return b.place(ctx, bt)
 }
 
 // settleAnswered moves the entries that have their answer out of the items.
 func (b *Bridge) settleAnswered(ctx context.Context, bt *batch) error {
-	refs := make([]ledger.Ref, len(bt.items))
-	for i, it := range bt.items {
-		refs[i] = ledger.Ref{Hash: it.envelope.Ledger, EntryID: it.entryID()}
+	refs := make([]ledger.Ref, 0, len(bt.items)+len(bt.rejects))
+	for i := range bt.items {
+		refs = append(refs, ledger.Ref{Hash: bt.items[i].envelope.Ledger, EntryID: bt.items[i].entryID()})
+	}
+	for i := range bt.rejects {
+		e := &bt.rejects[i].letter.envelope
+		refs = append(refs, ledger.Ref{Hash: tebra.LedgerHash(e.UserID, e.RequestID), EntryID: e.EntryID})
 	}
 	standings, err := b.deps.Ledger.Lookup(ctx, refs)
 	if err != nil {
@@ -262,8 +291,26 @@ func (b *Bridge) settleAnswered(ctx context.Context, bt *batch) error {
 		}
 		rest = append(rest, it)
 	}
+	spared := standings[len(bt.items):]
 	bt.items = rest
+	bt.spareServed(spared)
 	return nil
+}
+
+// spareServed takes those out of the rejects that were a request to whoever saw
+// them first, a bridge with another MAX_REQUEST_BYTES say: what a function has
+// begun has its answer or will get it, and is only acknowledged.
+func (bt *batch) spareServed(standings []ledger.Standing) {
+	rest := bt.rejects[:0]
+	for i, r := range bt.rejects {
+		switch standings[i] {
+		case ledger.AnsweredHere, ledger.SupersededHere, ledger.Begun:
+			bt.settled = append(bt.settled, r.entryID)
+		default:
+			rest = append(rest, r)
+		}
+	}
+	bt.rejects = rest
 }
 
 // findOpen marks the items that are open already as known and seated.
@@ -278,7 +325,7 @@ func (b *Bridge) findOpen(ctx context.Context, items []item) error {
 	}
 	for i := range items {
 		if scores[i].Err() == nil {
-			items[i].known, items[i].seated = true, true
+			items[i].known, items[i].seated = true, true // who is open was told before
 		} else if !errors.Is(scores[i].Err(), redis.Nil) {
 			return fmt.Errorf("looking for open entries: %w", scores[i].Err())
 		}
@@ -286,9 +333,9 @@ func (b *Bridge) findOpen(ctx context.Context, items []item) error {
 	return nil
 }
 
-// seat gives the items room in their lanes as far as there is any, and parks the
-// others. While the gate is shut, there is none.
-func (b *Bridge) seat(ctx context.Context, items []item) error {
+// seat gives items room in the lanes without a limit, as far as this bridge knows
+// of any, and returns those by lane for whom Redis has to say ([Bridge.seatOrPark]).
+func (b *Bridge) seat(ctx context.Context, items []item) (map[string][]*item, error) {
 	byLane := map[string][]*item{}
 	for i := range items {
 		if it := &items[i]; !it.seated {
@@ -300,18 +347,43 @@ func (b *Bridge) seat(ctx context.Context, items []item) error {
 			for _, it := range waiting {
 				it.deferred = true
 			}
+			delete(byLane, lane)
 			continue
 		}
-		given, err := b.seatLane(ctx, lane, waiting)
+		if _, exact := b.lanes.window(lane); exact || !b.gate.isOpen() {
+			continue
+		}
+		given, err := b.claimRoom(ctx, lane, len(waiting))
 		if err != nil {
-			return err
+			return nil, err
 		}
 		for _, it := range waiting[:given] {
 			it.seated = true
 		}
-		if given < len(waiting) {
-			b.lanes.setParked(lane, true)
+		if byLane[lane] = waiting[given:]; given == len(waiting) {
+			delete(byLane, lane)
 		}
+	}
+	return byLane, nil
+}
+
+// seatOrPark gives items of a limited lane the room that it has left, and parks
+// the others. While the gate is shut, there is no room.
+func (b *Bridge) seatOrPark(ctx context.Context, lane string, items []*item) error {
+	window, exact := b.lanes.window(lane)
+	if !exact || !b.gate.isOpen() {
+		b.lanes.justParked(lane)
+		return b.park(ctx, lane, items)
+	}
+	given, err := b.stream.Reserve(ctx, lane, window, seats(items))
+	if err != nil {
+		return err
+	}
+	for _, it := range items[:given] {
+		it.seated = true
+	}
+	if given < len(items) {
+		b.lanes.justParked(lane)
 	}
 	return nil
 }
@@ -319,20 +391,6 @@ func (b *Bridge) seat(ctx context.Context, items []item) error {
 // mustWait reports whether others of the lane wait already, so that there is no
 // room for more, as far as this bridge knows.
 func (b *Bridge) mustWait(lane string) bool { return b.lanes.hasParked(lane) || b.lot.has(lane) }
-
-func (b *Bridge) seatLane(ctx context.Context, lane string, items []*item) (given int, err error) {
-	window, exact := b.lanes.window(lane)
-	if !b.gate.isOpen() {
-		return 0, b.park(ctx, lane, items)
-	}
-	if exact {
-		return b.stream.Reserve(ctx, lane, window, seats(items))
-	}
-	if given, err = b.claimRoom(ctx, lane, len(items)); err != nil {
-		return 0, err
-	}
-	return given, b.park(ctx, lane, items[given:])
-}
 
 func (b *Bridge) park(ctx context.Context, lane string, items []*item) error {
 	ids := make([]string, len(items))
@@ -343,13 +401,14 @@ func (b *Bridge) park(ctx context.Context, lane string, items []*item) error {
 }
 
 // note makes seated items of lanes without a limit open and tells everyone who
-// was not told before that the request is pending, in one round trip. (Reserve
-// has made those of limited lanes open.)
+// was not told before that the request is pending, in one transaction, so that who
+// is open was told. (Reserve makes those of limited lanes open, after this.)
 func (b *Bridge) note(ctx context.Context, items []item) error {
 	if len(items) == 0 {
 		return nil
 	}
-	pipe := b.deps.Redis.Pipeline()
+	pipe := b.deps.Redis.TxPipeline()
+	b.tellPending(ctx, pipe, items)
 	open := map[string][]redis.Z{}
 	for i := range items {
 		it := &items[i]
@@ -363,7 +422,6 @@ func (b *Bridge) note(ctx context.Context, items []item) error {
 		pipe.ZAddNX(ctx, b.deps.Keys.Open(lane), members...)
 		used[lane] = [2]*redis.IntCmd{pipe.ZCard(ctx, b.deps.Keys.Open(lane)), pipe.ZCard(ctx, b.deps.Keys.Retrying(lane))}
 	}
-	b.tellPending(ctx, pipe, items)
 	if pipe.Len() == 0 {
 		return nil
 	}
@@ -412,4 +470,41 @@ func (bt *batch) keepSeated() {
 		}
 	}
 	bt.items = kept
+}
+
+// told remembers entries that were told pending and then could not be given room or
+// parked: they are read again, and not told twice. It keeps a few batches' worth;
+// one pending more than one is no harm, one less would be.
+type told struct {
+	mu  sync.Mutex
+	ids map[string]bool
+}
+
+const toldMost = workers * maxBatch
+
+func (t *told) remember(items []item) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ids == nil || len(t.ids)+len(items) > toldMost {
+		t.ids = map[string]bool{}
+	}
+	for i := range items {
+		if !items[i].deferred {
+			t.ids[items[i].entryID()] = true
+		}
+	}
+}
+
+func (t *told) recall(items []item) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.ids) == 0 {
+		return
+	}
+	for i := range items {
+		if id := items[i].entryID(); t.ids[id] {
+			items[i].known = true
+			delete(t.ids, id)
+		}
+	}
 }

@@ -67,6 +67,12 @@ type Bridge struct {
 	notes  episodes
 	counts counters
 
+	// taking is held, shared, by who takes entries otherwise than by reading, until
+	// they are in hand, and alone by who looks for entries that are in nobody's.
+	taking sync.RWMutex
+
+	told told
+
 	readMu  sync.Mutex // held while reading; workers read in turn
 	admitMu sync.Mutex // taken before readMu is let go, so that admission keeps the order
 
@@ -143,6 +149,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 	b.turn(&g, "filler", func(p *pulse) { b.fillLanes(ctx, hard, p) })
 	b.turn(&g, "reclaimer", func(p *pulse) { b.reclaim(ctx, hard, p) })
 	b.turn(&g, "watcher", func(p *pulse) { b.watchBreaker(ctx, p) })
+	b.turn(&g, "heart", func(p *pulse) { b.live(ctx, p) })
 	b.turn(&g, "keeper", func(p *pulse) { b.keep(ctx, p) })
 	_ = g.Wait() // none of them returns an error: they wait trouble out
 	_ = b.rejecting.Wait()

@@ -5,11 +5,14 @@
 //
 //	workers (several)      take, in order:                     at the same time as others:
 //	                       gate ─▶ read ─▶ decode ─▶ admit ──▶ publish ─▶ confirm ─▶ acknowledge
-//	                                          │        │ no room
-//	                                          │        ▼
-//	                                          │      parked ◀── functions, while the API is down
-//	filler     as room comes free:            │        │
+//	                                                   │ no room
+//	                                                   ▼
+//	parker     once reading has caught up:       lot ─▶ park
+//	                                                   ▼
+//	                                                 parked ◀── functions, while the API is down
+//	filler     as room comes free:                     │
 //	           Fill ─▶ publish ─▶ acknowledge ◀────────┘
+//	rejecters  what is no request: dead letter ─▶ answer and acknowledge
 //	reclaimer  idle entries of others: careful admission ─▶ publish ─▶ acknowledge
 //	watcher    reads the breaker, shuts the gate, sends one probe an interval
 //	keeper     heartbeat, trimming, names of the dead, sweep

@@ -20,7 +20,7 @@ func TestALostReplyLeavesNothingInNobodysHands(t *testing.T) {
 		"to XREADGROUP":              {"quick", replyTo("XREADGROUP", "", someEntry)},
 		"to XREADGROUP of writes":    {"change", replyTo("XREADGROUP", "", someEntry)},
 		"to XACK":                    {"quick", replyTo("XACK", "", "")},
-		"to the admission of reads":  {"quick", replyTo("XADD", "", "")},
+		"to the admission of reads":  {"quick", replyTo("EXEC", "", "")},
 		"to the admission of writes": {"change", replyTo("EVALSHA", ":ledger:", "")},
 		"to the reservation of room": {"slow", replyTo("EVALSHA", ":open:slow", "")},
 		"to filling a lane":          {"slow", replyTo("EVALSHA", ":open:slow", someEntry)},

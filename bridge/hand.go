@@ -191,7 +191,8 @@ func sleep(ctx context.Context, d time.Duration) bool {
 }
 
 // episodes logs trouble that lasts once when it begins, then at most once a
-// minute with a count, and once when it is over, for all who have it.
+// minute with a count, and once when it is over, for all who have it. Trouble that
+// comes and goes is said no oftener than that.
 type episodes struct {
 	log  *slog.Logger
 	mu   sync.Mutex
@@ -203,6 +204,7 @@ type episode struct {
 	times         int
 	who           map[string]bool // has it; a few names, fixed in the code
 	last          error
+	said          bool // that it goes on; then its end is said, too
 }
 
 // repeatAfter is how often trouble that lasts is logged again.
@@ -224,8 +226,11 @@ func (e *episodes) troubleFor(kind, who, text string, err error) {
 	now := time.Now()
 	ep := e.open[kind]
 	if ep == nil {
-		ep = &episode{since: now, who: map[string]bool{}}
+		ep = &episode{who: map[string]bool{}}
 		e.open[kind] = ep
+	}
+	if len(ep.who) == 0 { // it begins, or comes back: then it counts on
+		ep.since = now
 	}
 	ep.times++
 	ep.last = err
@@ -233,7 +238,7 @@ func (e *episodes) troubleFor(kind, who, text string, err error) {
 	if !ep.logged.IsZero() && now.Sub(ep.logged) < repeatAfter {
 		return
 	}
-	ep.logged = now
+	ep.logged, ep.said = now, true
 	e.log.Warn(text, "trouble", kind, "error", err, "times", ep.times, "since", ep.since)
 }
 
@@ -243,6 +248,9 @@ func (e *episodes) current() []string {
 	defer e.mu.Unlock()
 	var lines []string
 	for kind, ep := range e.open {
+		if len(ep.who) == 0 {
+			continue
+		}
 		lines = append(lines, fmt.Sprintf("%s, %d times since %s: %v", kind, ep.times, ep.since.Format(time.RFC3339), ep.last))
 	}
 	slices.Sort(lines)
@@ -255,13 +263,14 @@ func (e *episodes) overFor(kind, who string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	ep := e.open[kind]
-	if ep == nil {
+	if ep == nil || !ep.who[who] {
 		return
 	}
 	delete(ep.who, who)
-	if len(ep.who) > 0 {
+	if len(ep.who) > 0 || !ep.said {
 		return
 	}
-	delete(e.open, kind)
+	ep.said = false
 	e.log.Info("trouble is over", "trouble", kind, "times", ep.times, "lasted", time.Since(ep.since).Round(time.Millisecond))
+	ep.times = 0
 }

@@ -82,10 +82,10 @@ func TestABridgeThatWaitsAtTheGateIsAlive(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.trip(b.fastBreaker(time.Hour))
-	r := b.impatient(2 * time.Second)
+	r := b.impatient(heartbeatEvery + 2*time.Second)
 	r.begin(t)
 	b.waitGate(r, false)
-	b.aliveFor(r, 2*r.stuckAfter)
+	b.aliveFor(r, r.stuckAfter+time.Second)
 	if got := r.ask(t, "/healthz"); got.Gate != "breaker" {
 		t.Errorf("GET /healthz = %+v, want the gate's reason", got)
 	}
@@ -163,7 +163,7 @@ func TestAWorkerThatHangsShows(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	h := hung{make(chan struct{})}
-	r := b.impatient(5 * time.Second) // above the longest wait for a turn at reading
+	r := b.impatient(heartbeatEvery + 2*time.Second)
 	r.deps.Requests = publish.New(h, requestsTopic)
 	r.begin(t)
 	t.Cleanup(func() { close(h.release) }) // runs before the bridge is waited for

@@ -24,12 +24,20 @@ type counters struct {
 	beat                               atomic.Int64 // unix nanoseconds of the last heartbeat in Redis
 }
 
-// keep does what is done by the clock, until ctx ends: a heartbeat every few
-// seconds; names of the dead, trimming and the sweep every minute.
+// live says every few seconds, until ctx ends, that this bridge lives.
+func (b *Bridge) live(ctx context.Context, p *pulse) {
+	for ctx.Err() == nil {
+		b.attempt(ctx, p, "heartbeat", b.heartbeat)
+		sleep(ctx, min(heartbeatEvery, b.tidyEvery))
+	}
+}
+
+// keep does what is done every minute, until ctx ends: names of the dead, trimming
+// and the sweep. What failed comes round again sooner.
 func (b *Bridge) keep(ctx context.Context, p *pulse) {
 	var tidied time.Time
 	for ctx.Err() == nil {
-		b.attempt(ctx, p, "heartbeat", b.heartbeat)
+		p.beat()
 		if time.Since(tidied) >= b.tidyEvery && b.tidy(ctx, p) {
 			tidied = time.Now()
 		}

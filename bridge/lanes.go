@@ -130,14 +130,17 @@ func (b *Bridge) claimRoom(ctx context.Context, lane string, n int) (int, error)
 	return given + b.lanes.claimRoom(lane, n-given), nil
 }
 
-// setParked notes whether something waits for a lane, and wakes the filler.
-func (l *laneBook) setParked(lane string, waits bool) {
+// noteParked notes whether something waits for a lane.
+func (l *laneBook) noteParked(lane string, waits bool) {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.parked[lane] = waits
-	l.mu.Unlock()
-	if waits {
-		l.rouse()
-	}
+}
+
+// justParked notes that something was parked, and wakes the filler.
+func (l *laneBook) justParked(lane string) {
+	l.noteParked(lane, true)
+	l.rouse()
 }
 
 // rouse wakes the filler.
@@ -235,12 +238,12 @@ func (b *Bridge) findParked(ctx context.Context) error {
 	for _, c := range consumers {
 		seen[c.Name] = true
 		parked += c.Pending
-		b.lanes.setParked(c.Name, c.Pending > 0)
+		b.lanes.noteParked(c.Name, c.Pending > 0)
 	}
 	b.counts.parked.Store(parked)
 	for _, lane := range b.lanes.parkedLanes() {
 		if !seen[lane] {
-			b.lanes.setParked(lane, false)
+			b.lanes.noteParked(lane, false)
 		}
 	}
 	return nil
@@ -251,25 +254,37 @@ func (b *Bridge) findParked(ctx context.Context) error {
 func (b *Bridge) fillLane(ctx, hard context.Context, p *pulse, lane string) (n int, full bool, err error) {
 	window, _ := b.lanes.window(lane)
 	most := b.fillSize.count(b.cfg.BatchSize)
+	batch, n, full, err := b.takeParked(ctx, lane, window, most)
+	if batch == nil {
+		return 0, false, err
+	}
+	defer b.finish(batch)
+	batch.pulse = p
+	b.send(ctx, hard, batch)
+	return n, full, nil
+}
+
+// takeParked takes a batch of what a lane has parked into the hand, nil if there
+// is nothing to do.
+func (b *Bridge) takeParked(ctx context.Context, lane string, window, most int) (bt *batch, n int, full bool, err error) {
+	b.taking.RLock()
+	defer b.taking.RUnlock()
 	fillCtx, cancel := context.WithTimeout(ctx, redisTimeout)
 	entries, gone, err := b.stream.Fill(fillCtx, lane, window, b.consumer, most)
 	cancel()
 	if err != nil {
 		b.unclear.Store(true) // the script may have run
-		return 0, false, err
+		return nil, 0, false, err
 	}
 	gone = b.hand.withoutIDs(gone, nil)
 	if len(entries)+len(gone) == 0 {
-		return 0, false, nil
+		return nil, 0, false, nil
 	}
 	b.fillSize.saw(entries)
-	batch := b.newBatch(entries)
-	defer b.finish(batch)
-	batch.pulse = p
-	batch.gone(gone)
-	batch.inLane(lane)
-	b.send(ctx, hard, batch)
-	return len(entries), len(entries)+len(gone) == most, nil
+	bt = b.newBatch(entries)
+	bt.gone(gone)
+	bt.inLane(lane)
+	return bt, len(entries), len(entries) > 0 && len(entries)+len(gone) == most, nil
 }
 
 // inLane says where the entries of a batch have their room, whatever the policy

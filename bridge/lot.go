@@ -158,10 +158,15 @@ func (b *Bridge) parkLot(ctx context.Context, p *pulse) {
 			b.lot.await(ctx, pause)
 			continue
 		}
-		err := b.parkGroup(ctx, g)
-		b.noteRedis(ctx, "parking requests", err)
+		// After so long another bridge may have claimed the entries: read again.
+		old := time.Since(g.since) > b.cfg.ClaimIdle/2
+		var err error
+		if !old {
+			err = b.parkGroup(ctx, g)
+			b.noteRedis(ctx, "parking requests", err)
+		}
 		b.lot.done()
-		g.batch.unfinished = err != nil
+		g.batch.unfinished = err != nil || old
 		b.finish(g.batch)
 		if err == nil {
 			retry.reset()
@@ -182,26 +187,26 @@ func (l *lot) await(ctx context.Context, most time.Duration) {
 	}
 }
 
-// parkGroup parks a group and tells everyone who was not told before that the
-// request is pending.
+// parkGroup tells everyone who was not told before that the request is pending,
+// and parks the group; in this order, because who is parked is not looked at again
+// until there is room.
 func (b *Bridge) parkGroup(ctx context.Context, g *lotGroup) error {
 	ctx, cancel := context.WithTimeout(ctx, redisTimeout)
 	defer cancel()
+	if len(g.told) > 0 {
+		pipe := b.deps.Redis.Pipeline()
+		now, args := tebra.FormatTime(b.clock.now()), make([]any, 0, statusArgs*len(g.told))
+		for i := range g.told {
+			n := &g.told[i]
+			args = b.tell(ctx, pipe, args, &now, &n.correlationID, &n.requestID, &n.userID, &n.action)
+		}
+		if _, err := pipe.Exec(ctx); err != nil {
+			return fmt.Errorf("telling %d that they wait: %w", len(g.told), err)
+		}
+	}
 	if err := b.stream.Park(ctx, g.lane, g.batch.ids); err != nil {
 		return err
 	}
-	b.lanes.setParked(g.lane, true)
-	pipe := b.deps.Redis.Pipeline()
-	now, args := tebra.FormatTime(b.clock.now()), make([]any, 0, statusArgs*len(g.told))
-	for i := range g.told {
-		n := &g.told[i]
-		args = b.tell(ctx, pipe, args, &now, &n.correlationID, &n.requestID, &n.userID, &n.action)
-	}
-	if len(g.told) == 0 {
-		return nil
-	}
-	if _, err := pipe.Exec(ctx); err != nil {
-		return fmt.Errorf("telling %d that they wait: %w", len(g.told), err)
-	}
+	b.lanes.justParked(g.lane)
 	return nil
 }

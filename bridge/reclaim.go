@@ -37,25 +37,12 @@ func (b *Bridge) reclaimAll(ctx, hard context.Context, p *pulse) error {
 }
 
 func (b *Bridge) reclaimBatch(ctx, hard context.Context, p *pulse, cursor string) (next string, err error) {
-	claimCtx, cancel := context.WithTimeout(ctx, redisTimeout)
-	defer cancel()
-	before := b.hand.held()
-	entries, gone, next, err := b.stream.AutoClaim(claimCtx, b.consumer, b.cfg.ClaimIdle, cursor, b.claimSize.count(b.cfg.BatchSize))
-	if err != nil {
-		b.unclear.Store(true) // it may have been done, and they are ours now
-		return "", err
+	bt, next, err := b.takeIdle(ctx, cursor)
+	if bt == nil {
+		return next, err
 	}
-	b.claimSize.saw(entries)
-	entries, gone = b.hand.without(entries, before), b.hand.withoutIDs(gone, before)
-	if len(entries) == 0 && len(gone) == 0 {
-		return next, nil
-	}
-	b.log.Info("claimed idle entries", "entries", len(entries), "trimmed", len(gone))
-	b.counts.claimed.Add(int64(len(entries)))
-	bt := b.newBatch(entries)
 	defer b.finish(bt)
 	bt.pulse = p
-	bt.gone(gone)
 	b.admitMu.Lock()
 	err = b.admitCarefully(ctx, bt)
 	b.admitMu.Unlock()
@@ -65,6 +52,31 @@ func (b *Bridge) reclaimBatch(ctx, hard context.Context, p *pulse, cursor string
 	}
 	b.send(ctx, hard, bt)
 	return next, nil
+}
+
+// takeIdle takes a batch of what was idle into the hand, nil if there is nothing
+// to do, and returns where to go on.
+func (b *Bridge) takeIdle(ctx context.Context, cursor string) (bt *batch, next string, err error) {
+	b.taking.RLock()
+	defer b.taking.RUnlock()
+	ctx, cancel := context.WithTimeout(ctx, redisTimeout)
+	defer cancel()
+	before := b.hand.held()
+	entries, gone, next, err := b.stream.AutoClaim(ctx, b.consumer, b.cfg.ClaimIdle, cursor, b.claimSize.count(b.cfg.BatchSize))
+	if err != nil {
+		b.unclear.Store(true) // it may have been done, and they are ours now
+		return nil, "", err
+	}
+	b.claimSize.saw(entries)
+	entries, gone = b.hand.without(entries, before), b.hand.withoutIDs(gone, before)
+	if len(entries) == 0 && len(gone) == 0 {
+		return nil, next, nil
+	}
+	b.log.Info("claimed idle entries", "entries", len(entries), "trimmed", len(gone))
+	b.counts.claimed.Add(int64(len(entries)))
+	bt = b.newBatch(entries)
+	bt.gone(gone)
+	return bt, next, nil
 }
 
 // forgetIdle is how long a bridge must have been silent, with nothing pending,

@@ -3,6 +3,7 @@ package bridge
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
 	"os"
@@ -40,6 +41,11 @@ const asBridge = "BRIDGE_TEST_RUN_AS_BRIDGE"
 func TestMain(m *testing.M) {
 	if os.Getenv(asBridge) != "" {
 		os.Exit(bridgeMain())
+	}
+	// Most of these tests wait most of the time, so more of them run at once than
+	// there are processors, unless -parallel says otherwise.
+	if err := flag.Set("test.parallel", "6"); err != nil {
+		panic(err)
 	}
 	peertest.Main(m)
 }

@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -31,12 +32,11 @@ func (b *Bridge) sweep(ctx context.Context) error {
 		return fmt.Errorf("reading the notes of overdue entries: %w", err)
 	}
 	now := b.clock.now()
+	var failed error // one entry that can't be answered keeps nobody else waiting
 	for _, lane := range lanes {
-		if err := b.sweepLane(ctx, lane, now, notes); err != nil {
-			return err
-		}
+		failed = errors.Join(failed, b.sweepLane(ctx, lane, now, notes))
 	}
-	return b.dropNotes(ctx, notes)
+	return errors.Join(failed, b.dropNotes(ctx, notes))
 }
 
 // noteName is a field of the overdue hash.
@@ -48,18 +48,23 @@ func (b *Bridge) sweepLane(ctx context.Context, lane string, now time.Time, note
 	overdue := redis.ZRangeBy{
 		Min: "-inf", Max: strconv.FormatInt(now.Add(-b.cfg.AnswerDeadline).UnixMilli(), 10), Count: sweepPage,
 	}
+	var failed error
 	for {
 		old, err := b.deps.Redis.ZRangeByScore(ctx, b.deps.Keys.Open(lane), &overdue).Result()
 		if err != nil {
-			return fmt.Errorf("looking for overdue entries of lane %s: %w", lane, err)
+			return errors.Join(failed, fmt.Errorf("looking for overdue entries of lane %s: %w", lane, err))
 		}
 		for _, id := range old {
-			if err := b.sweepEntry(ctx, lane, id, now, notes[noteName(lane, id)]); err != nil {
+			err := b.sweepEntry(ctx, lane, id, now, notes[noteName(lane, id)])
+			if ctx.Err() != nil {
 				return err
+			}
+			if err != nil && failed == nil { // the first says enough
+				failed = err
 			}
 		}
 		if len(old) < sweepPage {
-			return nil
+			return failed
 		}
 		overdue.Offset += sweepPage
 	}

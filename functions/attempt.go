@@ -117,6 +117,10 @@ func (r *run) gate(ctx context.Context) *ending {
 	if !r.deps.Breaker.Open(ctx) {
 		return nil
 	}
+	if r.claim.Attempt > giveUpReturned {
+		return &ending{decision{letComplete, tebra.DeadLettered, http.StatusNoContent},
+			php.Result{Cause: "the breaker is open, and every call failed before"}}
+	}
 	return &ending{decision{returnToLane, tebra.Unavailable, http.StatusNoContent}, php.Result{Cause: "the breaker is open"}}
 }
 

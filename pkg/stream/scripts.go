@@ -59,26 +59,30 @@ return #parked
 `)
 
 // fill takes the oldest entries that wait for a lane into a consumer's hand, as
-// many as there is room for, and makes them open.
+// many as there is room for, and makes them open. It leaves out those that are in
+// a bridge's hand as well (a function parked them again before that bridge could
+// acknowledge them): its late XACK would take them out of every hand.
 //
 //	KEYS  1 open, 2 retrying (both of the lane), 3 requests
-//	ARGV  1 group parked, 2 group bridge, 3 lane, 4 window, 5 consumer, 6 at most
+//	ARGV  1 group parked, 2 group bridge, 3 lane, 4 window, 5 consumer, 6 how many
+//	      to look at, at most
 //	returns {entries as XRANGE gives them, IDs that are no longer in the stream};
-//	the latter stay parked until [Stream.Reject] takes them out
+//	the latter stay parked until [Stream.Reject] takes them out, and take no room
 var fill = redis.NewScript(`
 local room = tonumber(ARGV[4]) - math.max(redis.call('ZCARD', KEYS[1]) - redis.call('ZCARD', KEYS[2]), 0)
-room = math.min(room, tonumber(ARGV[6]))
 if room <= 0 then return {{}, {}} end
-local waiting = redis.call('XPENDING', KEYS[3], ARGV[1], '-', '+', room, ARGV[3])
+local waiting = redis.call('XPENDING', KEYS[3], ARGV[1], '-', '+', ARGV[6], ARGV[3])
 if #waiting == 0 then return {{}, {}} end
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local entries, gone, ids = {}, {}, {}
 local claim = {'XCLAIM', KEYS[3], ARGV[2], ARGV[5], 0}
 for _, p in ipairs(waiting) do
+  if #entries == room then break end
   local id = p[1]
   local found = redis.call('XRANGE', KEYS[3], id, id)
-  if #found == 1 then
+  if #redis.call('XPENDING', KEYS[3], ARGV[2], id, id, 1) > 0 then -- a bridge has it
+  elseif #found == 1 then
     entries[#entries + 1] = found[1]
     ids[#ids + 1] = id
     claim[#claim + 1] = id
@@ -127,6 +131,25 @@ end
 local last = ''
 if #idle == tonumber(ARGV[5]) then last = idle[#idle][1] end
 return {last, entries, gone}
+`)
+
+// giveBack marks entries in a consumer's hand as idle for long. Those that are no
+// longer in the stream it leaves alone: XCLAIM would take them out of the pending
+// list, and nobody would learn of them.
+//
+//	KEYS  1 requests
+//	ARGV  1 group, 2 consumer, 3 idle for, in milliseconds, then the entries' IDs
+//	returns how many were marked
+var giveBack = redis.NewScript(`
+local claim = {'XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0}
+for i = 4, #ARGV do
+  if #redis.call('XRANGE', KEYS[1], ARGV[i], ARGV[i]) == 1 then claim[#claim + 1] = ARGV[i] end
+end
+if #claim == 5 then return 0 end
+claim[#claim + 1] = 'IDLE'
+claim[#claim + 1] = ARGV[3]
+claim[#claim + 1] = 'JUSTID'
+return #redis.call(unpack(claim))
 `)
 
 // reject acknowledges an entry that is no request and, only if it was still

@@ -207,12 +207,11 @@ func (s *Stream) GiveBack(ctx context.Context, consumer string, ids []string) er
 	if len(ids) == 0 {
 		return nil
 	}
-	args := []any{"XCLAIM", s.keys.Requests(), tebra.GroupBridge, consumer, 0}
+	args := []any{tebra.GroupBridge, consumer, (24 * time.Hour).Milliseconds()}
 	for _, id := range ids {
 		args = append(args, id)
 	}
-	args = append(args, "IDLE", (24 * time.Hour).Milliseconds(), "JUSTID")
-	if err := s.rdb.Do(ctx, args...).Err(); err != nil {
+	if err := giveBack.Run(ctx, s.rdb, []string{s.keys.Requests()}, args...).Err(); err != nil {
 		return fmt.Errorf("giving back %d entries of %s: %w", len(ids), s.keys.Requests(), err)
 	}
 	return nil
@@ -259,7 +258,7 @@ func (s *Stream) Waiting(ctx context.Context) (Waiting, error) {
 	if err != nil {
 		return Waiting{}, fmt.Errorf("listing the groups of %s: %w", s.keys.Requests(), err)
 	}
-	w := Waiting{Lag: -1}
+	w := Waiting{Lag: -1, Unread: last != tebra.EntryID{}} // until the group says otherwise
 	for _, g := range groups {
 		switch g.Name {
 		case tebra.GroupParked:
@@ -270,7 +269,14 @@ func (s *Stream) Waiting(ctx context.Context) (Waiting, error) {
 			if err != nil {
 				return Waiting{}, err
 			}
-			w.Unread = delivered.Compare(last) < 0
+			w.Unread = false
+			if delivered.Compare(last) < 0 { // the newest may have been deleted unread
+				rest, err := s.rdb.XRangeN(ctx, s.keys.Requests(), "("+g.LastDeliveredID, "+", 1).Result()
+				if err != nil {
+					return Waiting{}, fmt.Errorf("looking for unread entries of %s: %w", s.keys.Requests(), err)
+				}
+				w.Unread = len(rest) > 0
+			}
 			w.Lag = g.Lag
 			if !w.Unread {
 				w.Lag = 0
