@@ -2,8 +2,8 @@ package bridge
 
 import (
 	"context"
-	"sync/atomic"
 	"slices"
+	"sync/atomic"
 	"testing"
 
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
