@@ -347,6 +347,3 @@ func (b *Bridge) giveBackAll(ctx context.Context) error {
 		from = ids[page-1]
 	}
 }
-
-// errStopped is returned where work ended because the bridge is stopping.
-var errStopped = errors.New("the bridge is stopping")

@@ -66,7 +66,7 @@ func (b *bundle) configure(name, value string) {
 
 func (b *bundle) replicaOf(host, port string) {
 	b.Helper()
-	if err := b.rdb.SlaveOf(b.Context(), host, port).Err(); err != nil {
+	if err := b.rdb.ReplicaOf(b.Context(), host, port).Err(); err != nil {
 		b.Fatalf("REPLICAOF %s %s: %v", host, port, err)
 	}
 }
@@ -291,7 +291,7 @@ func (b *bundle) detach(replica *peertest.RedisServer) {
 	peertest.Eventually(b.T, wait, "the replica to have everything", func() bool {
 		return client.XLen(b.Context(), b.keys.Requests()).Val() == b.rdb.XLen(b.Context(), b.keys.Requests()).Val()
 	})
-	if err := client.SlaveOf(b.Context(), "NO", "ONE").Err(); err != nil {
+	if err := client.ReplicaOf(b.Context(), "NO", "ONE").Err(); err != nil {
 		b.Fatalf("REPLICAOF NO ONE: %v", err)
 	}
 }

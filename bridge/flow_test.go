@@ -3,6 +3,7 @@ package bridge
 import (
 	"context"
 	"fmt"
+	"runtime/metrics"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -178,7 +179,15 @@ func TestAConfirmationThatGotLostOnlyPublishesAgain(t *testing.T) {
 	}
 }
 
-// heap samples the Go heap while what runs, and returns how far above before it
+// memoryOfObjects returns what the Go heap holds, garbage that was not collected
+// yet included.
+func memoryOfObjects() uint64 {
+	s := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+	metrics.Read(s)
+	return s[0].Value.Uint64()
+}
+
+// heapGrowth samples the Go heap while what runs, and returns how far above before it
 // ever was.
 func heapGrowth(what func()) int64 {
 	before := int64(memoryOfObjects())

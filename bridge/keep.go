@@ -19,8 +19,6 @@ const (
 // counters are what a bridge counts of itself. They are safe for concurrent use.
 type counters struct {
 	read, published, rejected, claimed atomic.Int64
-	parked                             atomic.Int64 // as last seen, of all bridges
-	publishNanos                       atomic.Int64 // how long the last publish took
 	beat                               atomic.Int64 // unix nanoseconds of the last heartbeat in Redis
 }
 

@@ -234,13 +234,10 @@ func (b *Bridge) findParked(ctx context.Context) error {
 		return err
 	}
 	seen := map[string]bool{}
-	var parked int64
 	for _, c := range consumers {
 		seen[c.Name] = true
-		parked += c.Pending
 		b.lanes.noteParked(c.Name, c.Pending > 0)
 	}
-	b.counts.parked.Store(parked)
 	for _, lane := range b.lanes.parkedLanes() {
 		if !seen[lane] {
 			b.lanes.noteParked(lane, false)

@@ -50,13 +50,13 @@ func (c Config) withDefaults() Config {
 func (c Config) check() error {
 	switch {
 	case c.Window < parts*time.Millisecond || c.Window > longest:
-		return fmt.Errorf("Window is %v: want %v to %v", c.Window, parts*time.Millisecond, longest)
+		return fmt.Errorf("config: Window is %v: want %v to %v", c.Window, parts*time.Millisecond, longest)
 	case c.MinFailures < 1:
-		return fmt.Errorf("MinFailures is %d: want at least 1", c.MinFailures)
+		return fmt.Errorf("config: MinFailures is %d: want at least 1", c.MinFailures)
 	case c.Interval < time.Millisecond || c.Interval > longest:
-		return fmt.Errorf("Interval is %v: want 1ms to %v", c.Interval, longest)
+		return fmt.Errorf("config: Interval is %v: want 1ms to %v", c.Interval, longest)
 	case c.CacheFor < 0:
-		return fmt.Errorf("CacheFor is %v: want more than 0s", c.CacheFor)
+		return fmt.Errorf("config: CacheFor is %v: want more than 0s", c.CacheFor)
 	}
 	return nil
 }

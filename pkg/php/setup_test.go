@@ -7,8 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sethvargo/go-retry"
-
 	"tebraproxy/pkg/php/phptest"
 	"tebraproxy/pkg/tebra"
 )
@@ -20,11 +18,6 @@ const patience = 20 * time.Second
 
 // shortTime is for calls that are expected to run into their timeout.
 const shortTime = 250 * time.Millisecond
-
-// oneTry is a backoff that stops at once.
-func oneTry() retry.Backoff {
-	return retry.BackoffFunc(func() (time.Duration, bool) { return 0, true })
-}
 
 func newClient(t testing.TB, cfg Config) *Client {
 	t.Helper()

@@ -272,7 +272,9 @@ func countLetters(t *testing.T, p *local.Pipeline) int {
 	defer subs.Close()
 	name := "projects/" + p.Info.Project + "/subscriptions/" + p.Info.InspectSubscription
 	pulled, err := subs.Pull(t.Context(), &pubsubpb.PullRequest{
-		Subscription: name, MaxMessages: 100, ReturnImmediately: true, //nolint:staticcheck // there is no other way to ask what is there now
+		Subscription: name, MaxMessages: 100,
+		//lint:ignore SA1019 there is no other way to ask what is there now
+		ReturnImmediately: true,
 	})
 	if err != nil {
 		t.Fatalf("Pull: %v", err)

@@ -43,7 +43,7 @@ func Production(s Spec) Spec {
 	return s
 }
 
-// PushSuffix and friends name the subscriptions after their topic.
+// pushSuffix makes the name of a topic that of its push subscription.
 const pushSuffix = "-push"
 
 // Subscription returns the name of the push subscription of a topic.
@@ -91,7 +91,7 @@ func (s Spec) subscriptions() []*pubsubpb.Subscription {
 	}
 	ack := int32(s.AckDeadline / time.Second)
 	return []*pubsubpb.Subscription{{
-		Name: s.subscription(s.Requests + pushSuffix), Topic: s.topic(s.Requests),
+		Name: s.subscription(Subscription(s.Requests)), Topic: s.topic(s.Requests),
 		PushConfig:         &pubsubpb.PushConfig{PushEndpoint: s.ProcessURL},
 		AckDeadlineSeconds: ack, MessageRetentionDuration: durationpb.New(s.RequestRetention),
 		RetryPolicy: retry,
@@ -99,7 +99,7 @@ func (s Spec) subscriptions() []*pubsubpb.Subscription {
 			DeadLetterTopic: s.topic(s.DeadLetters), MaxDeliveryAttempts: int32(s.MaxAttempts),
 		},
 	}, {
-		Name: s.subscription(s.DeadLetters + pushSuffix), Topic: s.topic(s.DeadLetters),
+		Name: s.subscription(Subscription(s.DeadLetters)), Topic: s.topic(s.DeadLetters),
 		PushConfig:         &pubsubpb.PushConfig{PushEndpoint: s.RecordURL},
 		AckDeadlineSeconds: ack, MessageRetentionDuration: durationpb.New(s.DeadLetterRetained),
 		RetryPolicy: retry,

@@ -197,7 +197,7 @@ func (s *Server) understand(w http.ResponseWriter, r *http.Request) (call, error
 		Params json.RawMessage `json:"params"`
 	}
 	if json.Unmarshal(body, &in) != nil {
-		return call{}, errors.New("Invalid JSON in request body")
+		return call{}, errors.New("Invalid JSON in request body") //lint:ignore ST1005 these are the API's own words
 	}
 	c := call{action: in.Action, requestID: r.Header.Get("Idempotency-Key"), now: s.now()}
 	if len(in.Params) == 0 || string(in.Params) == "[]" {
