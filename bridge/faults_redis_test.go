@@ -78,7 +78,7 @@ const mostPerSecond = 30
 
 // firstTries is how many commands, on top, the tries of all workers may take
 // until the pauses between them have grown to seconds: seven each.
-const firstTries = workers * 7 * 7
+const firstTries = workers * 7 * 9
 
 func TestAnOutageOfRedisIsSaidOnceAndWaitedOut(t *testing.T) {
 	t.Parallel()

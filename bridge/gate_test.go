@@ -85,10 +85,11 @@ func TestWhileTheBreakerIsOpenNothingIsReadOrPublished(t *testing.T) {
 		t.Fatal(err)
 	}
 	closed := time.Now()
-	b.waitPublished(ids)
+	peertest.Eventually(t, wait, "the flow to go on", func() bool { return len(b.sink.requests()) > 5 })
 	if took := time.Since(closed); took > time.Second {
 		t.Errorf("the flow went on %v after the breaker had closed, want within a second", took)
 	}
+	b.waitPublished(ids)
 	b.checkPromises(ids)
 	b.checkNobodyToldTwice()
 }
@@ -186,8 +187,9 @@ func TestParkedRequestsStayParkedWhileTheBreakerIsOpen(t *testing.T) {
 		t.Fatal(err)
 	}
 	closed := time.Now()
-	b.waitPublished(ids)
+	peertest.Eventually(t, wait, "the flow to go on", func() bool { return len(b.sink.requests()) > 5 })
 	if took := time.Since(closed); took > time.Second {
 		t.Errorf("the flow went on %v after the breaker had closed, want within a second", took)
 	}
+	b.waitPublished(ids)
 }

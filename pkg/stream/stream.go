@@ -166,7 +166,9 @@ func parseAutoClaim(raw []byte) (entries []Entry, gone []string, next string, er
 	if err != nil {
 		return nil, nil, "", err
 	}
-	id.Seq++ // the highest of all IDs can't be added by anybody
+	if id.Seq++; id.Seq == 0 { // the next millisecond begins
+		id.Millis++
+	}
 	return entries, gone, id.String(), nil
 }
 
