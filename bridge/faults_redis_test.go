@@ -77,7 +77,8 @@ func (b *bundle) replicaOf(host, port string) {
 const mostPerSecond = 30
 
 // firstTries is how many commands, on top, the tries of all workers may take
-// until the pauses between them have grown to seconds: seven each.
+// until the pauses between them have grown to seconds: nine each, with the two of
+// the transaction.
 const firstTries = workers * 7 * 9
 
 func TestAnOutageOfRedisIsSaidOnceAndWaitedOut(t *testing.T) {
