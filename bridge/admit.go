@@ -95,6 +95,7 @@ func (b *Bridge) read(ctx context.Context) (entries []stream.Entry, careful bool
 		}
 	}
 	count := b.readCount()
+	b.lot.reading()
 	entries, err = b.stream.Read(ctx, b.consumer, count, readBlock)
 	b.lot.saw(len(entries) == count)
 	if err != nil {

@@ -375,3 +375,42 @@ func TestALaneThatThePolicyLostIsStillServed(t *testing.T) {
 		t.Errorf("Consumers() = %v, %v, want the lane that was", n, err)
 	}
 }
+
+func TestTheLotIsParkedWhenReadingLeavesRoomForIt(t *testing.T) {
+	t.Parallel()
+	group := func(n, bytes int, age time.Duration) *lotGroup {
+		return &lotGroup{lane: "slow", batch: &batch{ids: make([]string, n)}, bytes: bytes, since: time.Now().Add(-age)}
+	}
+	for name, c := range map[string]struct {
+		group   *lotGroup
+		reading func(*lot)
+		due     bool
+	}{
+		"there is more to read":               {group(1, 1, 0), func(l *lot) { l.saw(true) }, false},
+		"the next read is under way":          {group(1, 1, 0), func(l *lot) { l.saw(true); l.reading() }, false},
+		"reading has caught up":               {group(1, 1, 0), func(l *lot) { l.saw(true); l.saw(false) }, true},
+		"a read waits for something to come":  {group(1, 1, 0), func(l *lot) { l.saw(true); l.asked = time.Now().Add(-lotBlocked) }, true},
+		"it has waited for long":              {group(1, 1, lotAge), func(l *lot) { l.saw(true) }, true},
+		"the lot is half full":                {group(lotMost/2, 1, 0), func(l *lot) { l.saw(true) }, true},
+		"the lot is half full of large names": {group(1, lotBytes/2, 0), func(l *lot) { l.saw(true) }, true},
+	} {
+		var l lot
+		l.init()
+		if !l.add(c.group) || !l.has("slow") {
+			t.Fatalf("%s: the lot took nothing", name)
+		}
+		c.reading(&l)
+		if got, _ := l.due(); (got != nil) != c.due {
+			t.Errorf("%s: due = %v, want %v", name, got != nil, c.due)
+		}
+		l.done()
+		if got, _ := l.due(); got != nil || l.has("slow") || l.entries != 0 || l.bytes != 0 {
+			t.Errorf("%s: the lot is not empty after its only group is done", name)
+		}
+	}
+	var full lot
+	full.init()
+	if full.add(group(lotMost+1, 1, 0)) || full.add(group(1, lotBytes+1, 0)) {
+		t.Error("add() took more than the lot holds")
+	}
+}

@@ -12,10 +12,11 @@ import (
 
 // Bounds of the lot.
 const (
-	lotMost  = 50_000  // entries
-	lotBytes = 8 << 20 // of their texts
-	lotAge   = time.Second
-	lotPoll  = 10 * time.Millisecond
+	lotMost    = 50_000  // entries
+	lotBytes   = 8 << 20 // of their texts
+	lotAge     = time.Second
+	lotPoll    = 10 * time.Millisecond
+	lotBlocked = 50 * time.Millisecond // a read that is under way for longer waits for something to come
 )
 
 // lot holds entries that can only be parked, and are not yet. Parking costs Redis
@@ -32,7 +33,8 @@ type lot struct {
 	lanes   map[string]int
 	entries int
 	bytes   int
-	behind  bool // the last read found as much as it asked for
+	behind  bool      // the last read found as much as it asked for
+	asked   time.Time // when the read began that is under way, else zero
 	wake    chan struct{}
 }
 
@@ -69,11 +71,18 @@ func (l *lot) add(g *lotGroup) bool {
 	return true
 }
 
+// reading notes that a read begins.
+func (l *lot) reading() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.asked = time.Now()
+}
+
 // saw notes whether reading is behind: it found as much as it asked for.
 func (l *lot) saw(behind bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.behind = behind
+	l.behind, l.asked = behind, time.Time{}
 	if !behind && len(l.groups) > 0 {
 		l.signal()
 	}
@@ -96,10 +105,16 @@ func (l *lot) due() (*lotGroup, time.Duration) {
 		return nil, time.Second
 	}
 	g := l.groups[0]
-	if l.behind && l.entries < lotMost/2 && l.bytes < lotBytes/2 && time.Since(g.since) < lotAge {
+	if l.isBehind() && l.entries < lotMost/2 && l.bytes < lotBytes/2 && time.Since(g.since) < lotAge {
 		return nil, lotPoll
 	}
 	return g, 0
+}
+
+// isBehind reports whether there is more to read. A read that takes long finds
+// nothing. The caller holds mu.
+func (l *lot) isBehind() bool {
+	return l.behind && (l.asked.IsZero() || time.Since(l.asked) < lotBlocked)
 }
 
 // done takes the oldest group out.

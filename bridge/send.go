@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"tebraproxy/pkg/ledger"
@@ -78,14 +79,11 @@ type tried struct {
 func (b *Bridge) publishOnce(giveUp context.Context, items []item) (result tried, first error) {
 	ctx, cancel := context.WithTimeout(giveUp, publishTimeout)
 	defer cancel()
-	var messages publish.Batch
-	var data []byte
-	for i := range items {
-		data = items[i].request.AppendJSON(data[:0])
-		messages.Add(data, &items[i].envelope)
-	}
+	out := outs.Get().(*outgoing)
+	defer outs.Put(out)
+	out.fill(items)
 	result.confirmed = make([]string, 0, len(items))
-	for i, err := range b.deps.Requests.Publish(ctx, &messages) {
+	for i, err := range b.deps.Requests.Publish(ctx, &out.messages) {
 		var refused *publish.RefusedError
 		switch {
 		case err == nil:
@@ -98,6 +96,23 @@ func (b *Bridge) publishOnce(giveUp context.Context, items []item) (result tried
 		}
 	}
 	return result, first
+}
+
+// outgoing is memory for one batch on its way out, used again and again: what
+// grows with every batch is what a bridge would else spend most of its time on.
+type outgoing struct {
+	messages publish.Batch
+	data     []byte
+}
+
+var outs = sync.Pool{New: func() any { return new(outgoing) }}
+
+func (o *outgoing) fill(items []item) {
+	o.messages.Reset()
+	for i := range items {
+		o.data = items[i].request.AppendJSON(o.data[:0])
+		o.messages.Add(o.data, &items[i].envelope)
+	}
 }
 
 // stamp gives every item the epoch, and makes the records of writes with it

@@ -25,8 +25,9 @@ var givenPorts = struct {
 }{seen: map[int]bool{}}
 
 // freePorts returns n different ports of 127.0.0.1 on which nothing listens and
-// which this process has not been given before. Another process may still take
-// one before the caller does, so the caller must be ready to ask again.
+// which neither this process nor another that runs tests has been given. A process
+// that knows nothing of that may still take one before the caller does, so the
+// caller must be ready to ask again.
 func freePorts(n int) ([]int, error) {
 	givenPorts.Lock()
 	defer givenPorts.Unlock()
@@ -36,7 +37,7 @@ func freePorts(n int) ([]int, error) {
 			return ports, nil
 		}
 		port := firstPort + rand.IntN(lastPort-firstPort+1)
-		if givenPorts.seen[port] || !isFree(port) {
+		if givenPorts.seen[port] || !claimPort(port) || !isFree(port) {
 			continue
 		}
 		givenPorts.seen[port] = true
