@@ -161,9 +161,12 @@ return #redis.call(unpack(claim))
 //	      nobody is answered
 //	returns 1 if it was acknowledged now, else 0
 var reject = redis.NewScript(`
-local held = redis.call('XACK', KEYS[1], ARGV[1], ARGV[3])
-local parked = redis.call('XACK', KEYS[1], ARGV[2], ARGV[3])
-if held + parked == 0 then return 0 end
+local pending = 0
+for i = 1, 2 do -- miniredis's XACK doesn't count entries that are no longer in the stream
+  pending = pending + #redis.call('XPENDING', KEYS[1], ARGV[i], ARGV[3], ARGV[3], 1)
+  redis.call('XACK', KEYS[1], ARGV[i], ARGV[3])
+end
+if pending == 0 then return 0 end
 redis.call('ZREM', KEYS[4], ARGV[3])
 local n = tonumber(ARGV[4])
 if n > 0 then

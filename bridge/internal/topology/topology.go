@@ -56,10 +56,12 @@ type Topics interface {
 
 // Subscriptions is the part of the Pub/Sub client that creates subscriptions.
 type Subscriptions interface {
+	DeleteSubscription(context.Context, *pubsubpb.DeleteSubscriptionRequest, ...gax.CallOption) error
 	CreateSubscription(context.Context, *pubsubpb.Subscription, ...gax.CallOption) (*pubsubpb.Subscription, error)
 }
 
-// Create creates what s says; what is there already is left as it is.
+// Create creates what s says. What is there already is left as it is, except push
+// subscriptions, which are made anew.
 func Create(ctx context.Context, topics Topics, subs Subscriptions, s Spec) error {
 	for _, name := range []string{s.Requests, s.DeadLetters} {
 		_, err := topics.CreateTopic(ctx, &pubsubpb.Topic{Name: s.topic(name)})
@@ -68,12 +70,28 @@ func Create(ctx context.Context, topics Topics, subs Subscriptions, s Spec) erro
 		}
 	}
 	for _, sub := range s.subscriptions() {
-		_, err := subs.CreateSubscription(ctx, sub)
-		if err != nil && status.Code(err) != codes.AlreadyExists {
+		if err := createSubscription(ctx, subs, sub); err != nil {
 			return fmt.Errorf("creating subscription %s: %w", sub.GetName(), err)
 		}
 	}
 	return nil
+}
+
+// createSubscription creates a subscription, a push subscription anew: an earlier
+// run's pushes to where nobody listens any more, under that run's policy.
+func createSubscription(ctx context.Context, subs Subscriptions, sub *pubsubpb.Subscription) error {
+	_, err := subs.CreateSubscription(ctx, sub)
+	if status.Code(err) != codes.AlreadyExists {
+		return err
+	}
+	if sub.GetPushConfig() == nil {
+		return nil
+	}
+	if err := subs.DeleteSubscription(ctx, &pubsubpb.DeleteSubscriptionRequest{Subscription: sub.GetName()}); err != nil {
+		return err
+	}
+	_, err = subs.CreateSubscription(ctx, sub)
+	return err
 }
 
 func (s Spec) topic(name string) string { return "projects/" + s.Project + "/topics/" + name }
