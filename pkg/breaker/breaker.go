@@ -111,7 +111,6 @@ local at = math.floor(now / part)
 local all, hash = redis.call('HGETALL', key), {}
 for i = 1, #all, 2 do hash[all[i]] = all[i + 1] end
 local since, til, opened = tonumber(hash['since'] or '0'), tonumber(hash['until'] or '0'), tonumber(hash['opened'] or '0')
-if til > now + interval then til = now + interval end -- the clock went back
 local day = 86400000
 local function int(n) return string.format('%.0f', n) end
 
@@ -154,6 +153,8 @@ local function probeIn(wait)
   til = now + wait
   redis.call('HSET', key, 'until', int(til))
 end
+
+if til > now + interval then probeIn(interval) end -- the clock went back
 
 local failures, took = 0, 0
 if since == 0 then

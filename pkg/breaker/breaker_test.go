@@ -235,6 +235,10 @@ func TestAClockSetBackDelaysTheProbeByAnIntervalAtMost(t *testing.T) {
 		if got, want := w.state(b).NextProbe, w.clock.now().Add(rules.Interval); !got.Equal(want) {
 			t.Errorf("next probe after the clock was set back: %v, want %v", got, want)
 		}
+		w.clock.advance(rules.Interval)
+		if !w.tryProbe(b) {
+			t.Error("TryProbe() an interval later = false, want true")
+		}
 	})
 }
 

@@ -12,7 +12,8 @@ import (
 
 // The key is a hash of two times in microseconds of the Redis clock: "free", when
 // the next slot would begin if none of the burst were left, and "held", before
-// which none begins. It expires when both are over.
+// which none begins. It expires when both are over, and after a hold an hour later,
+// so that a burst has to fill up again from there.
 //
 // reserve takes the next free slot, if it comes soon enough.
 //
@@ -26,8 +27,8 @@ local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local interval, burst, most = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local saved = redis.call('HMGET', KEYS[1], 'free', 'held')
 local ahead = (burst - 1) * interval
-local free, held = math.max(now, tonumber(saved[1] or '0')), tonumber(saved[2] or '0')
-if held > now then free = math.max(free, held + ahead) end -- what was held back comes one by one
+local held = tonumber(saved[2] or '0')
+local free = math.max(now, tonumber(saved[1] or '0'), held + ahead) -- a hold leaves nothing of the burst
 local wait = math.max(0, free - ahead - now)
 if wait > most then return {0, wait - most} end
 local after = free + interval
@@ -47,7 +48,7 @@ local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local saved = redis.call('HMGET', KEYS[1], 'free', 'held')
 local free, held = tonumber(saved[1] or '0'), math.max(now + tonumber(ARGV[1]), tonumber(saved[2] or '0'))
 redis.call('HSET', KEYS[1], 'held', string.format('%.0f', held))
-redis.call('PEXPIRE', KEYS[1], math.ceil((math.max(free, held) - now) / 1000) + 1000)
+redis.call('PEXPIRE', KEYS[1], math.ceil((math.max(free, held) - now) / 1000) + 3600000)
 return 1
 `)
 
@@ -116,7 +117,8 @@ func New(rdb redis.UniversalClient, keys tebra.Keys) *Limiter {
 // Slots are exactly Interval apart by the Redis clock. How far apart the calls
 // reach the API depends on the network besides; the margin is in the interval
 // (FACTS, Tebra's limits). A Redis that loses its data forgets the turns that it
-// has given out, so that for as long as those last a lane may be twice as fast.
+// has given out, so that for as long as those last a lane may be twice as fast. One
+// whose clock goes back makes a lane wait that much longer, once.
 func (l *Limiter) Wait(ctx context.Context, limit Limit, most time.Duration) error {
 	wait, err := l.reserve(ctx, limit, most)
 	if err != nil || wait == 0 {
@@ -152,8 +154,9 @@ func (l *Limiter) reserve(ctx context.Context, limit Limit, most time.Duration) 
 }
 
 // Hold gives out no turn in a lane for d from now on, and after it one every
-// Interval without a burst: the API asked for that with Retry-After. Turns that
-// were given out before stay. A d of 0 or less changes nothing.
+// Interval: the API asked for that with Retry-After. A burst fills up again from
+// the hold's end, or is full an hour after it. Turns that were given out before
+// stay. A d of 0 or less changes nothing.
 func (l *Limiter) Hold(ctx context.Context, lane string, d time.Duration) error {
 	if d <= 0 {
 		return nil
