@@ -24,7 +24,7 @@ type Clients struct {
 	Log    *slog.Logger
 }
 
-// Assemble puts the functions together, by name, from a valid configuration. It
+// Assemble puts both functions together, by name, from a valid configuration. It
 // returns an error for what only shows here: a policy that does not fit the deadlines.
 func Assemble(cfg Config, clients Clients) (map[string]http.Handler, error) {
 	if err := clients.Policy.Check(policy.Limits{PHPTimeout: cfg.PHPTimeout, LedgerTTL: cfg.LedgerTTL}); err != nil {
@@ -47,6 +47,20 @@ func Assemble(cfg Config, clients Clients) (map[string]http.Handler, error) {
 	}
 	return map[string]http.Handler{
 		ProcessRequest:   NewProcessor(cfg, deps),
-		RecordDeadLetter: NewRecorder(cfg, deps),
+		RecordDeadLetter: NewRecorder(RecorderConfig{cfg.Common}, deps),
 	}, nil
+}
+
+// AssembleRecorder puts RecordDeadLetter together by itself, from a valid
+// configuration. Of clients it needs Redis, Policy and Log.
+func AssembleRecorder(cfg RecorderConfig, clients Clients) (http.Handler, error) {
+	keys, err := tebra.NewKeys(cfg.Prefix)
+	if err != nil {
+		return nil, err
+	}
+	return NewRecorder(cfg, Deps{
+		Ledger: ledger.New(clients.Redis, keys, ledger.Config{TTL: cfg.LedgerTTL, Lease: cfg.LedgerLease}),
+		Policy: clients.Policy,
+		Log:    clients.Log,
+	}), nil
 }

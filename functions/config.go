@@ -9,24 +9,33 @@ import (
 	"tebraproxy/pkg/tebra"
 )
 
-// Config is the functions' configuration (DESIGN section 13).
-type Config struct {
+// Common is what both functions that Pub/Sub pushes to are configured with.
+type Common struct {
 	config.Redis
-	config.PubSub
 	Target         string        `env:"FUNCTION_TARGET,required,notEmpty"`
 	Port           int           `env:"PORT" envDefault:"8080"`
-	PHPAPIURL      string        `env:"TEBRA_PHP_API_URL,required,notEmpty"`
-	APIKey         string        `env:"TEBRA_INTERNAL_API_KEY,required,notEmpty"`
-	PHPAPIAudience string        `env:"TEBRA_PHP_API_AUDIENCE"`
 	PolicyFile     string        `env:"POLICY_FILE"`
-	PHPTimeout     time.Duration `env:"PHP_TIMEOUT" envDefault:"30s"`
 	HandlerTimeout time.Duration `env:"HANDLER_TIMEOUT" envDefault:"90s"`
 	AckDeadline    time.Duration `env:"ACK_DEADLINE" envDefault:"120s"`
 	LedgerLease    time.Duration `env:"LEDGER_LEASE" envDefault:"150s"`
-	RateWait       time.Duration `env:"RATE_WAIT" envDefault:"45s"`
 	LedgerTTL      time.Duration `env:"LEDGER_TTL" envDefault:"48h"`
+}
+
+// Config is the configuration of ProcessRequest (DESIGN section 13).
+type Config struct {
+	Common
+	config.PubSub
+	PHPAPIURL      string        `env:"TEBRA_PHP_API_URL,required,notEmpty"`
+	APIKey         string        `env:"TEBRA_INTERNAL_API_KEY,required,notEmpty"`
+	PHPAPIAudience string        `env:"TEBRA_PHP_API_AUDIENCE"`
+	PHPTimeout     time.Duration `env:"PHP_TIMEOUT" envDefault:"30s"`
+	RateWait       time.Duration `env:"RATE_WAIT" envDefault:"45s"`
 	LedgerReplicas int           `env:"LEDGER_REPLICAS" envDefault:"0"`
 }
+
+// RecorderConfig is the configuration of RecordDeadLetter. It calls nobody, so it
+// knows neither the API nor its key, and it publishes nothing.
+type RecorderConfig struct{ Common }
 
 // The functions' names, as FUNCTION_TARGET has them.
 const (
@@ -51,20 +60,26 @@ const maxReplicas = 10
 // it is being made.
 func (c *Config) Validate() []string {
 	var p problems
-	if _, err := tebra.NewKeys(c.Prefix); err != nil {
-		p.add("STREAM_PREFIX: %v", err)
-	}
-	if c.Target != ProcessRequest && c.Target != RecordDeadLetter {
-		p.add("FUNCTION_TARGET is neither %s nor %s", ProcessRequest, RecordDeadLetter)
-	}
-	if c.Port < 0 || c.Port > 65535 {
-		p.add("PORT is %d: want 0 (any free port) to 65535", c.Port)
+	if c.Target != ProcessRequest && c.Target != RecordDeadLetter { // a local run serves both with one configuration
+		p.add("FUNCTION_TARGET is neither %s nor %s nor Gateway", ProcessRequest, RecordDeadLetter)
 	}
 	if c.LedgerReplicas < 0 || c.LedgerReplicas > maxReplicas {
 		p.add("LEDGER_REPLICAS is %d: want 0 to %d", c.LedgerReplicas, maxReplicas)
 	}
 	c.validateAPI(&p)
-	c.validateTimes(&p)
+	p.positive("PHP_TIMEOUT", c.PHPTimeout)
+	p.positive("RATE_WAIT", c.RateWait)
+	p.nested(fmt.Sprintf("RATE_WAIT + PHP_TIMEOUT + %v to look up roles", rolesTimeout),
+		c.RateWait+c.PHPTimeout+rolesTimeout, "HANDLER_TIMEOUT", c.HandlerTimeout)
+	c.validate(&p)
+	return p
+}
+
+// Validate returns everything that is wrong with c, a line each.
+func (c *RecorderConfig) Validate() []string {
+	var p problems
+	p.positive("HANDLER_TIMEOUT", c.HandlerTimeout)
+	c.validate(&p)
 	return p
 }
 
@@ -78,14 +93,16 @@ func (c *Config) validateAPI(p *problems) {
 	}
 }
 
-func (c *Config) validateTimes(p *problems) {
-	p.positive("PHP_TIMEOUT", c.PHPTimeout)
-	p.positive("RATE_WAIT", c.RateWait)
+func (c *Common) validate(p *problems) {
+	if _, err := tebra.NewKeys(c.Prefix); err != nil {
+		p.add("STREAM_PREFIX: %v", err)
+	}
+	if c.Port < 0 || c.Port > 65535 {
+		p.add("PORT is %d: want 0 (any free port) to 65535", c.Port)
+	}
 	if c.AckDeadline < minAckDeadline || c.AckDeadline > maxAckDeadline {
 		p.add("ACK_DEADLINE is %v: Pub/Sub allows %v to %v", c.AckDeadline, minAckDeadline, maxAckDeadline)
 	}
-	p.nested(fmt.Sprintf("RATE_WAIT + PHP_TIMEOUT + %v to look up roles", rolesTimeout),
-		c.RateWait+c.PHPTimeout+rolesTimeout, "HANDLER_TIMEOUT", c.HandlerTimeout)
 	p.nested("HANDLER_TIMEOUT", c.HandlerTimeout, "ACK_DEADLINE", c.AckDeadline)
 	p.nested("ACK_DEADLINE", c.AckDeadline, "LEDGER_LEASE", c.LedgerLease)
 	// Else a write that waited for its turn could never be started.

@@ -142,3 +142,22 @@ func TestAllProblemsComeAtOnce(t *testing.T) {
 		t.Errorf("problems begin with %v,\nwant %s:\n%s", named, want, strings.Join(got, "\n"))
 	}
 }
+
+// TestRecordDeadLetterGetsNoKey: it calls nobody, so what calls the API is neither
+// asked of it nor read.
+func TestRecordDeadLetterGetsNoKey(t *testing.T) {
+	t.Parallel()
+	_, err := config.Load[RecorderConfig]([]string{"REDIS_URL=redis://localhost", "FUNCTION_TARGET=" + RecordDeadLetter})
+	if err != nil {
+		t.Errorf("Load() = %v, want nil", err)
+	}
+	for _, name := range config.Variables[RecorderConfig]() {
+		if strings.HasPrefix(name, "TEBRA_") || strings.HasSuffix(name, "_TOPIC") {
+			t.Errorf("RecordDeadLetter reads %s", name)
+		}
+	}
+	_, err = config.Load[RecorderConfig]([]string{"REDIS_URL=redis://localhost", "FUNCTION_TARGET=" + RecordDeadLetter, "HANDLER_TIMEOUT=0s", "ACK_DEADLINE=1h"})
+	if err == nil || !strings.Contains(err.Error(), "HANDLER_TIMEOUT") || !strings.Contains(err.Error(), "ACK_DEADLINE") {
+		t.Errorf("Load() = %v, want HANDLER_TIMEOUT and ACK_DEADLINE refused", err)
+	}
+}

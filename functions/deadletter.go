@@ -15,12 +15,12 @@ import (
 // (DESIGN section 10). Its subscription retries for ever. It is safe for
 // concurrent use.
 type Recorder struct {
-	cfg  Config
+	cfg  RecorderConfig
 	deps Deps
 }
 
 // NewRecorder returns RecordDeadLetter. Of deps it needs Ledger, Policy and Log.
-func NewRecorder(cfg Config, deps Deps) *Recorder { return &Recorder{cfg: cfg, deps: deps} }
+func NewRecorder(cfg RecorderConfig, deps Deps) *Recorder { return &Recorder{cfg: cfg, deps: deps} }
 
 // ServeHTTP answers one push of a dead letter.
 func (d *Recorder) ServeHTTP(w http.ResponseWriter, r *http.Request) {

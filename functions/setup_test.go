@@ -91,9 +91,12 @@ func newFixture(t testing.TB, server *peertest.RedisServer, opts ...option) *fix
 	t.Helper()
 	f := &fixture{t: t, rdb: server.Client(), letters: &letters{}, logs: &logBuffer{}}
 	f.cfg = Config{
-		Redis:      config.Redis{Prefix: fmt.Sprintf("t%d", prefixes.Add(1))},
-		PHPTimeout: 30 * time.Second, HandlerTimeout: 90 * time.Second, LedgerLease: 150 * time.Second,
-		RateWait: 45 * time.Second, LedgerTTL: 48 * time.Hour, AckDeadline: 120 * time.Second,
+		Common: Common{
+			Redis:          config.Redis{Prefix: fmt.Sprintf("t%d", prefixes.Add(1))},
+			HandlerTimeout: 90 * time.Second, LedgerLease: 150 * time.Second,
+			LedgerTTL: 48 * time.Hour, AckDeadline: 120 * time.Second,
+		},
+		PHPTimeout: 30 * time.Second, RateWait: 45 * time.Second,
 	}
 	var err error
 	f.keys, err = tebra.NewKeys(f.cfg.Prefix)
@@ -170,7 +173,7 @@ func (f *fixture) behave(do string, times int) {
 
 func (f *fixture) processor() *Processor { return NewProcessor(f.cfg, f.deps) }
 
-func (f *fixture) recorder() *Recorder { return NewRecorder(f.cfg, f.deps) }
+func (f *fixture) recorder() *Recorder { return NewRecorder(RecorderConfig{f.cfg.Common}, f.deps) }
 
 // Options of a fixture.
 

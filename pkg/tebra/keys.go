@@ -71,6 +71,10 @@ func (k Keys) Retrying(lane string) string { return k.prefix + ":retrying:" + la
 // Ledger is the record of one request; hash comes from [LedgerHash].
 func (k Keys) Ledger(hash string) string { return k.prefix + ":ledger:" + hash }
 
+// Posted is what a gateway knows of a request that it put on the stream; hash
+// comes from [LedgerHash].
+func (k Keys) Posted(hash string) string { return k.prefix + ":posted:" + hash }
+
 // Epoch is a random value, set once per life of the Redis data.
 func (k Keys) Epoch() string { return k.prefix + ":epoch" }
 

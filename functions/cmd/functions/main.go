@@ -15,15 +15,18 @@ import (
 	"os/signal"
 	"strconv"
 	"syscall"
+	"time"
 
 	pubsub "cloud.google.com/go/pubsub/v2/apiv1"
 	firebaseapp "firebase.google.com/go/v4"
+	"firebase.google.com/go/v4/auth"
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/logging"
 	"google.golang.org/api/idtoken"
 
 	"tebraproxy/functions"
 	"tebraproxy/functions/firebase"
+	"tebraproxy/functions/gateway"
 	"tebraproxy/pkg/config"
 	"tebraproxy/pkg/php"
 	"tebraproxy/pkg/policy"
@@ -49,9 +52,21 @@ func main() {
 	os.Exit(1)
 }
 
-// run is the composition root: what is dialled here is closed here.
+// run is the composition root: what is dialled here is closed here. Each function
+// is configured by itself, so that none is given a key that it has no use for.
 func run(ctx context.Context, environ []string, logs io.Writer) error {
 	log := telemetry.NewLogger(logs, slog.LevelInfo)
+	switch targetOf(environ) {
+	case functions.RecordDeadLetter:
+		return runRecorder(ctx, environ, log)
+	case gateway.Target:
+		return runGateway(ctx, environ, log)
+	default: // its configuration says what is wrong with the target
+		return runProcessor(ctx, environ, log)
+	}
+}
+
+func runProcessor(ctx context.Context, environ []string, log *slog.Logger) error {
 	s, err := load(environ)
 	if err != nil {
 		return err
@@ -82,12 +97,59 @@ func run(ctx context.Context, environ []string, logs io.Writer) error {
 	if err != nil {
 		return &config.Error{Problems: []string{err.Error()}}
 	}
-	ln, err := net.Listen("tcp", ":"+strconv.Itoa(s.Port))
+	return serve(ctx, s.Target, s.Port, s.HandlerTimeout, all[s.Target], log)
+}
+
+func runRecorder(ctx context.Context, environ []string, log *slog.Logger) error {
+	s, err := loadRecorder(environ)
 	if err != nil {
-		return fmt.Errorf("listening for pushes: %w", err)
+		return err
 	}
-	log.Info("serving", "function", s.Target, "address", ln.Addr().String())
-	return functions.Serve(ctx, ln, s.HandlerTimeout, map[string]http.Handler{s.Target: all[s.Target]}, log)
+	rdb := redis.NewClient(s.redis)
+	defer rdb.Close()
+	recorder, err := functions.AssembleRecorder(s.RecorderConfig, functions.Clients{Redis: rdb, Policy: s.rules, Log: log})
+	if err != nil {
+		return &config.Error{Problems: []string{err.Error()}}
+	}
+	return serve(ctx, s.Target, s.Port, s.HandlerTimeout, recorder, log)
+}
+
+// gatewayTimeout bounds the gateway's short requests; event streams set their own
+// deadlines.
+const gatewayTimeout = 30 * time.Second
+
+func runGateway(ctx context.Context, environ []string, log *slog.Logger) error {
+	s, err := loadGateway(environ)
+	if err != nil {
+		return err
+	}
+	rdb := redis.NewClient(s.redis)
+	defer rdb.Close()
+	accounts, err := firebaseAccounts(ctx, s.Project)
+	if err != nil {
+		return err
+	}
+	g, err := gateway.New(s.Config, gateway.Deps{Redis: rdb, Verifier: firebase.NewTokens(accounts, s.Project), Log: log})
+	if err != nil {
+		return &config.Error{Problems: []string{err.Error()}}
+	}
+	// Event streams end when the reader does, so that the server can stop.
+	reading, stop := context.WithCancel(ctx)
+	read := make(chan error, 1)
+	go func() { read <- g.Run(reading) }()
+	err = serve(ctx, s.Target, s.Port, gatewayTimeout, g, log)
+	stop()
+	return errors.Join(err, <-read)
+}
+
+// serve serves one function.
+func serve(ctx context.Context, name string, port int, timeout time.Duration, fn http.Handler, log *slog.Logger) error {
+	ln, err := net.Listen("tcp", ":"+strconv.Itoa(port))
+	if err != nil {
+		return fmt.Errorf("listening for requests: %w", err)
+	}
+	log.Info("serving", "function", name, "address", ln.Addr().String())
+	return functions.Serve(ctx, ln, timeout, map[string]http.Handler{name: fn}, log)
 }
 
 // roleSource returns where the policy says that users' roles come from.
@@ -96,15 +158,24 @@ func roleSource(ctx context.Context, rules *policy.Policy, project string) (poli
 		return static, nil
 	}
 	claims, _ := rules.Firebase() // it is one of the two
+	users, err := firebaseAccounts(ctx, project)
+	if err != nil {
+		return nil, err
+	}
+	return policy.NewCache(firebase.New(users, claims.Claim), policy.CacheConfig{TTL: claims.Cache}), nil
+}
+
+// firebaseAccounts returns a client of a project's Firebase Auth.
+func firebaseAccounts(ctx context.Context, project string) (*auth.Client, error) {
 	app, err := firebaseapp.NewApp(ctx, &firebaseapp.Config{ProjectID: project})
 	if err != nil {
 		return nil, fmt.Errorf("making a client of Firebase: %w", err)
 	}
-	users, err := app.Auth(ctx)
+	accounts, err := app.Auth(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("making a client of Firebase Auth: %w", err)
 	}
-	return policy.NewCache(firebase.New(users, claims.Claim), policy.CacheConfig{TTL: claims.Cache}), nil
+	return accounts, nil
 }
 
 // tokenSource returns a source of Google ID tokens for audience, nil without one.

@@ -109,6 +109,25 @@ func TestAllThatIsWrongIsSaidAtOnce(t *testing.T) {
 	}
 }
 
+// TestEachFunctionIsAskedForWhatItUses: no key where nobody is called, no topic where
+// nothing is published.
+func TestEachFunctionIsAskedForWhatItUses(t *testing.T) {
+	t.Parallel()
+	if _, err := loadRecorder([]string{"FUNCTION_TARGET=RecordDeadLetter", "REDIS_URL=redis://127.0.0.1:1"}); err != nil {
+		t.Errorf("loadRecorder() = %v, want nil", err)
+	}
+	least := []string{"FUNCTION_TARGET=Gateway", "REDIS_URL=redis://127.0.0.1:1", "GOOGLE_CLOUD_PROJECT=demo"}
+	if _, err := loadGateway(least); err != nil {
+		t.Errorf("loadGateway() = %v, want nil", err)
+	}
+	_, err := loadGateway(append(least, "REDIS_URL=ftp://x", "GATEWAY_ORIGINS=*", "FIREBASE_AUTH_EMULATOR_HOST=x:1", "K_SERVICE=s"))
+	for _, name := range []string{"REDIS_URL", "GATEWAY_ORIGINS", "FIREBASE_AUTH_EMULATOR_HOST"} {
+		if err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("loadGateway() = %v, want %s among the problems", err, name)
+		}
+	}
+}
+
 // TestAPolicyHasToFitTheDeadlines: a timeout longer than the call may take.
 func TestAPolicyHasToFitTheDeadlines(t *testing.T) {
 	t.Parallel()

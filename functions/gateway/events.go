@@ -1,0 +1,241 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"time"
+)
+
+const (
+	// writeTimeout is how long a client may take to take what is written to it.
+	writeTimeout = 10 * time.Second
+	// readyTimeout is how long a client waits for a reader that has just started.
+	readyTimeout = 5 * time.Second
+)
+
+// events streams the caller's events until its token expires, the stream has
+// lasted long enough, the client leaves or is too slow, or the server stops. The
+// client then comes back with Last-Event-ID.
+func (g *Gateway) events(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodHead { // it would never end
+		unknownPath(w, r)
+		return
+	}
+	who, token, ok := g.authenticate(w, r)
+	if !ok {
+		return
+	}
+	from, resumes, err := since(r)
+	if err != nil {
+		refuse(w, http.StatusBadRequest, "bad_position", "Last-Event-ID: "+err.Error())
+		return
+	}
+	if !g.awaitReader(w, r) {
+		return
+	}
+	c, at, err := g.hub.join(who.UserID)
+	if err != nil {
+		refuseStream(w, err)
+		return
+	}
+	defer g.hub.leave(c)
+	s := &stream{g: g, w: w, rc: http.NewResponseController(w), client: c, who: who, token: token, at: at}
+	var lost bool
+	if resumes {
+		if s.at, lost, err = g.past.lost(r.Context(), from); err != nil {
+			g.log.Warn("an event stream could not be resumed", "error", err)
+			refuseFor(w, http.StatusServiceUnavailable, "unavailable", "events can't be read right now; come again", time.Second)
+			return
+		}
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), g.lasting(who))
+	defer cancel()
+	if err := s.run(ctx, at, lost); err != nil {
+		g.log.Debug("an event stream ended", "error", err)
+	}
+}
+
+// since returns where the client wants to go on, false for the present.
+func since(r *http.Request) (position, bool, error) {
+	text := r.Header.Get("Last-Event-ID")
+	if text == "" {
+		text = r.URL.Query().Get("since")
+	}
+	if text == "" {
+		return position{}, false, nil
+	}
+	p, err := parsePosition(text)
+	return p, true, err
+}
+
+// awaitReader waits until it is known where the streams are now, or answers with
+// 503 and returns false.
+func (g *Gateway) awaitReader(w http.ResponseWriter, r *http.Request) bool {
+	timer := time.NewTimer(readyTimeout)
+	defer timer.Stop()
+	select {
+	case <-g.hub.ready:
+		return true
+	case <-r.Context().Done():
+	case <-timer.C:
+	}
+	refuseFor(w, http.StatusServiceUnavailable, "unavailable", "events can't be read right now; come again", time.Second)
+	return false
+}
+
+func refuseStream(w http.ResponseWriter, err error) {
+	switch {
+	case errors.Is(err, errUserFull):
+		refuseFor(w, http.StatusTooManyRequests, "too_many_streams", err.Error()+"; close one", 5*time.Second)
+	default: // full or stopping: another instance has room
+		refuseFor(w, http.StatusServiceUnavailable, "unavailable", err.Error()+"; come again", time.Second)
+	}
+}
+
+// lasting is how long a stream may last: the ends of many that began together are
+// spread, as they all come back.
+func (g *Gateway) lasting(who Identity) time.Duration {
+	d := g.cfg.StreamTime - rand.N(g.cfg.StreamTime/10+1)
+	if who.Expires.IsZero() {
+		return d
+	}
+	return min(d, time.Until(who.Expires))
+}
+
+// stream is one client's side of an event stream. It belongs to one goroutine.
+type stream struct {
+	g      *Gateway
+	w      http.ResponseWriter
+	rc     *http.ResponseController
+	client *client
+	who    Identity
+	token  string
+	at     position // all up to it has been written
+}
+
+// errLetGo says that the hub ended the stream.
+var errLetGo = errors.New("the client was too slow, or the server stops")
+
+// run writes what the client missed up to joined, and then what comes.
+func (s *stream) run(ctx context.Context, joined position, lost bool) error {
+	if err := s.begin(lost); err != nil {
+		return err
+	}
+	if err := s.g.past.read(ctx, s.who.UserID, s.at, joined, s.write); err != nil {
+		return err
+	}
+	s.at = s.at.later(joined)
+	if err := s.flush(); err != nil {
+		return err
+	}
+	beat := time.NewTicker(s.g.heartbeat)
+	defer beat.Stop()
+	check := time.NewTicker(s.g.recheck)
+	defer check.Stop()
+	for {
+		var err error
+		select {
+		case e := <-s.client.events:
+			err = s.take(e)
+		case <-beat.C:
+			err = s.beat()
+		case <-check.C:
+			err = s.check(ctx)
+		case <-s.client.gone:
+			return errLetGo
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// begin sends the header and the first event, which tells the client that nothing
+// is missed from here on, and where that is.
+func (s *stream) begin(lost bool) error {
+	h := s.w.Header()
+	h.Set("Content-Type", "text/event-stream; charset=utf-8")
+	h.Set("Cache-Control", "no-store, no-transform")
+	h.Set("X-Accel-Buffering", "no")
+	// The server's own deadlines are those of a short request.
+	if err := s.rc.SetReadDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
+	s.w.WriteHeader(http.StatusOK)
+	if lost {
+		if err := s.send(fmt.Sprintf("event: reset\nid: %v\ndata: {\"type\":\"reset\",\"message\":\"events after Last-Event-ID are no longer kept; send again what is unanswered, under its id\"}\n\n", s.at)); err != nil {
+			return err
+		}
+	}
+	if err := s.send(fmt.Sprintf("event: ready\nid: %v\ndata: {\"type\":\"ready\"}\n\n", s.at)); err != nil {
+		return err
+	}
+	return s.flush()
+}
+
+// take writes an event and all that wait behind it.
+func (s *stream) take(e *event) error {
+	for {
+		s.g.hub.took(s.client, e)
+		if err := s.write(e); err != nil {
+			return err
+		}
+		select {
+		case e = <-s.client.events:
+		default:
+			return s.flush()
+		}
+	}
+}
+
+// write writes an event that the client does not know yet, under the position that
+// it is at then.
+func (s *stream) write(e *event) error {
+	if e.id.Compare(s.at[e.stream]) <= 0 {
+		return nil
+	}
+	s.at[e.stream] = e.id
+	if err := s.send("id: " + s.at.String() + "\n"); err != nil {
+		return err
+	}
+	_, err := s.w.Write(e.data)
+	return err
+}
+
+// beat tells the client that the stream is alive, and how far it is: a client that
+// comes back after a quiet hour need not read that hour again.
+func (s *stream) beat() error {
+	if at, all := s.g.hub.seen(s.client); all {
+		s.at = s.at.later(at)
+	}
+	if err := s.send(": beat\nid: " + s.at.String() + "\n\n"); err != nil {
+		return err
+	}
+	return s.flush()
+}
+
+// check ends the stream of a user whose tokens were revoked since.
+func (s *stream) check(ctx context.Context) error {
+	_, err := s.g.verify(ctx, s.token)
+	var wrong *TokenError
+	if errors.As(err, &wrong) {
+		return wrong
+	}
+	return nil // that it can't be found out now is no reason
+}
+
+func (s *stream) send(text string) error {
+	// Each write has its own time: a stream lasts longer than any one deadline.
+	if err := s.rc.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
+	_, err := s.w.Write([]byte(text))
+	return err
+}
+
+func (s *stream) flush() error { return s.rc.Flush() }

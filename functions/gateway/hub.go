@@ -1,0 +1,349 @@
+package gateway
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"tebraproxy/pkg/tebra"
+)
+
+// event is one entry of one of the streams.
+type event struct {
+	stream int // ofStatus or ofResponses
+	id     tebra.EntryID
+	fields map[string]any
+
+	data []byte // what goes over the wire but for its id; made once for all who get it
+}
+
+func (e *event) user() string { return text(e.fields["userId"]) }
+
+// size is about what the event holds in memory.
+func (e *event) size() int {
+	n := len(e.data)
+	for name, value := range e.fields {
+		n += len(name) + len(text(value))
+	}
+	return n
+}
+
+func text(value any) string { s, _ := value.(string); return s }
+
+// render makes the event's data in the form that the existing proxy sends (FACTS,
+// What consumers of the streams expect).
+func (e *event) render(key string) {
+	fields := make(map[string]string, len(e.fields))
+	for name, value := range e.fields {
+		fields[name] = text(value)
+	}
+	timestamp := fields["timestamp"]
+	if timestamp == "" {
+		timestamp = tebra.FormatTime(time.UnixMilli(int64(e.id.Millis & (1<<53 - 1))))
+	}
+	var b bytes.Buffer
+	b.WriteString("data: ")
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	_ = enc.Encode(struct { // strings only: it can't fail
+		Type      string            `json:"type"`
+		ID        string            `json:"id"`
+		Timestamp string            `json:"timestamp"`
+		Stream    string            `json:"stream"`
+		Data      map[string]string `json:"data"`
+	}{"update", e.id.String(), timestamp, key, fields})
+	b.WriteByte('\n')
+	e.data = b.Bytes()
+}
+
+// Bounds of what the hub holds.
+const (
+	// queueLength and queueBytes bound what waits for one client.
+	queueLength = 128
+	queueBytes  = 8 << 20
+	// mostRead bounds a read by entries per stream; readBytes is what one should
+	// not be much larger than.
+	mostRead, leastRead = 200, 8
+	readBytes           = 4 << 20
+	// readBlock is how long one read waits for something new, and so how long
+	// stopping may take.
+	readBlock = time.Second
+	// longestPause is how long the reader waits at most for a Redis that is away.
+	longestPause = 2 * time.Second
+)
+
+// hub reads both streams once for all the clients of this instance.
+type hub struct {
+	rdb    redis.UniversalClient
+	keys   [streams]string
+	log    *slog.Logger
+	most   int // streams in all
+	mostBy int // streams of a user
+	ready  chan struct{}
+
+	mu      sync.Mutex
+	alive   bool
+	stopped bool
+	at      position // of the reader; all up to it is in the queues
+	clients map[string][]*client
+	count   int
+}
+
+func newHub(rdb redis.UniversalClient, keys tebra.Keys, most, mostBy int, log *slog.Logger) *hub {
+	return &hub{
+		rdb: rdb, keys: [streams]string{keys.Status(), keys.Responses()}, log: log,
+		most: most, mostBy: mostBy, ready: make(chan struct{}), clients: map[string][]*client{},
+	}
+}
+
+// client is one event stream. The hub writes its queue, one goroutine reads it.
+type client struct {
+	user   string
+	events chan *event
+	gone   chan struct{} // closed when the hub lets the client go
+	bytes  int           // in the queue; guarded by the hub's mutex
+}
+
+// Why a client may not join.
+var (
+	errFull     = errors.New("this instance serves as many event streams as it may")
+	errUserFull = errors.New("this user has as many event streams open as one may")
+	errStopping = errors.New("this instance stops")
+)
+
+// join adds a client. Everything after the returned position will be in its queue.
+func (h *hub) join(user string) (*client, position, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch {
+	case h.stopped:
+		return nil, position{}, errStopping
+	case h.count >= h.most:
+		return nil, position{}, errFull
+	case len(h.clients[user]) >= h.mostBy:
+		return nil, position{}, errUserFull
+	}
+	c := &client{user: user, events: make(chan *event, queueLength), gone: make(chan struct{})}
+	h.clients[user] = append(h.clients[user], c)
+	h.count++
+	return c, h.at, nil
+}
+
+// leave removes a client, if the hub has not let it go before.
+func (h *hub) leave(c *client) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.remove(c)
+}
+
+func (h *hub) remove(c *client) {
+	all := h.clients[c.user]
+	i := slices.Index(all, c)
+	if i < 0 {
+		return
+	}
+	if all = slices.Delete(all, i, i+1); len(all) > 0 {
+		h.clients[c.user] = all
+	} else {
+		delete(h.clients, c.user)
+	}
+	h.count--
+	close(c.gone)
+}
+
+// took notes that the client's goroutine took an event out of its queue.
+func (h *hub) took(c *client, e *event) {
+	h.mu.Lock()
+	c.bytes -= len(e.data)
+	h.mu.Unlock()
+}
+
+// seen returns the reader's position if the client has taken all there is for it.
+func (h *hub) seen(c *client) (position, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.at, len(c.events) == 0
+}
+
+func (h *hub) running() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.alive
+}
+
+// run reads until ctx ends, then lets all clients go.
+func (h *hub) run(ctx context.Context) {
+	h.mu.Lock()
+	h.alive = true
+	h.mu.Unlock()
+	defer h.stop()
+	if !h.persist(ctx, h.begin) {
+		return
+	}
+	close(h.ready)
+	count := leastRead
+	for h.persist(ctx, func(ctx context.Context) (err error) {
+		count, err = h.read(ctx, count)
+		return err
+	}) {
+	}
+}
+
+// persist does something until it works, and returns false when ctx has ended.
+func (h *hub) persist(ctx context.Context, do func(context.Context) error) bool {
+	pause := 50 * time.Millisecond
+	for ctx.Err() == nil {
+		err := do(ctx)
+		if err == nil {
+			return true
+		}
+		if pause == 50*time.Millisecond && ctx.Err() == nil { // once per outage
+			h.log.Warn("the streams can't be read; event streams wait", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, longestPause)
+	}
+	return false
+}
+
+func (h *hub) stop() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.alive, h.stopped = false, true
+	for _, all := range h.clients {
+		for _, c := range all {
+			close(c.gone)
+		}
+	}
+	h.clients, h.count = map[string][]*client{}, 0
+}
+
+// begin puts the reader where the streams are now.
+func (h *hub) begin(ctx context.Context) error {
+	at, err := ends(ctx, h.rdb, h.keys)
+	if err != nil {
+		return err
+	}
+	h.mu.Lock()
+	h.at = at
+	h.mu.Unlock()
+	return nil
+}
+
+// ends returns the last position of the streams.
+func ends(ctx context.Context, rdb redis.UniversalClient, keys [streams]string) (position, error) {
+	var at position
+	for i, key := range keys {
+		info, err := rdb.XInfoStream(ctx, key).Result()
+		if missing(err) {
+			continue
+		}
+		if err != nil {
+			return at, err
+		}
+		if at[i], err = tebra.ParseEntryID(info.LastGeneratedID); err != nil {
+			return at, err
+		}
+	}
+	return at, nil
+}
+
+// missing reports whether Redis said that there is no such stream.
+func missing(err error) bool {
+	return errors.Is(err, redis.Nil) || err != nil && strings.Contains(err.Error(), "no such key")
+}
+
+// read waits for what is new, at most count entries a stream, and hands it out. It
+// returns how many to read next.
+func (h *hub) read(ctx context.Context, count int) (int, error) {
+	h.mu.Lock()
+	at := h.at
+	h.mu.Unlock()
+	found, err := h.rdb.XRead(ctx, &redis.XReadArgs{
+		Streams: []string{h.keys[ofStatus], h.keys[ofResponses], at[ofStatus].String(), at[ofResponses].String()},
+		Count:   int64(count), Block: readBlock,
+	}).Result()
+	if errors.Is(err, redis.Nil) {
+		return count, nil
+	}
+	if err != nil {
+		return count, err
+	}
+	events, bytes := h.merge(found)
+	h.deliver(events)
+	if bytes > readBytes {
+		return max(leastRead, count/2), nil
+	}
+	return min(mostRead, count*2), nil
+}
+
+// merge puts the entries of both streams into the order in which they were written,
+// as far as their IDs tell: of two in one millisecond the status comes first.
+func (h *hub) merge(found []redis.XStream) (events []*event, bytes int) {
+	for _, s := range found {
+		stream := slices.Index(h.keys[:], s.Stream)
+		for _, m := range s.Messages {
+			id, err := tebra.ParseEntryID(m.ID)
+			if stream < 0 || err != nil {
+				continue // Redis sends none such
+			}
+			e := &event{stream: stream, id: id, fields: m.Values}
+			bytes += e.size()
+			events = append(events, e)
+		}
+	}
+	slices.SortStableFunc(events, inOrder)
+	return events, bytes
+}
+
+func inOrder(a, b *event) int {
+	return cmp.Or(cmp.Compare(a.id.Millis, b.id.Millis), cmp.Compare(a.stream, b.stream), cmp.Compare(a.id.Seq, b.id.Seq))
+}
+
+// deliver puts events into the queues of their users' clients. One that is full
+// lets its client go: it comes back and reads from Redis what it missed.
+func (h *hub) deliver(events []*event) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, e := range events {
+		h.at[e.stream] = e.id
+		all := h.clients[e.user()]
+		if len(all) == 0 {
+			continue
+		}
+		e.render(h.keys[e.stream])
+		e.fields = nil // only the wire form is kept
+		for _, c := range slices.Clone(all) {
+			if !c.offer(e) {
+				h.remove(c)
+			}
+		}
+	}
+}
+
+// offer queues an event unless the queue is full. An event that is larger than the
+// whole bound passes through an empty queue.
+func (c *client) offer(e *event) bool {
+	if c.bytes > 0 && c.bytes+len(e.data) > queueBytes {
+		return false
+	}
+	select {
+	case c.events <- e:
+		c.bytes += len(e.data)
+		return true
+	default:
+		return false
+	}
+}
