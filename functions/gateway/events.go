@@ -42,7 +42,7 @@ func (g *Gateway) events(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer g.hub.leave(c)
-	s := &stream{g: g, w: w, rc: http.NewResponseController(w), client: c, who: who, token: token, at: at}
+	s := &eventStream{g: g, w: w, rc: http.NewResponseController(w), client: c, who: who, token: token, at: at}
 	var lost bool
 	if resumes {
 		if s.at, lost, err = g.past.lost(r.Context(), from); err != nil {
@@ -105,8 +105,8 @@ func (g *Gateway) lasting(who Identity) time.Duration {
 	return min(d, time.Until(who.Expires))
 }
 
-// stream is one client's side of an event stream. It belongs to one goroutine.
-type stream struct {
+// eventStream is one client's side of an event stream. It belongs to one goroutine.
+type eventStream struct {
 	g      *Gateway
 	w      http.ResponseWriter
 	rc     *http.ResponseController
@@ -120,7 +120,7 @@ type stream struct {
 var errLetGo = errors.New("the client was too slow, or the server stops")
 
 // run writes what the client missed up to joined, and then what comes.
-func (s *stream) run(ctx context.Context, joined position, lost bool) error {
+func (s *eventStream) run(ctx context.Context, joined position, lost bool) error {
 	if err := s.begin(lost); err != nil {
 		return err
 	}
@@ -157,7 +157,7 @@ func (s *stream) run(ctx context.Context, joined position, lost bool) error {
 
 // begin sends the header and the first event, which tells the client that nothing
 // is missed from here on, and where that is.
-func (s *stream) begin(lost bool) error {
+func (s *eventStream) begin(lost bool) error {
 	h := s.w.Header()
 	h.Set("Content-Type", "text/event-stream; charset=utf-8")
 	h.Set("Cache-Control", "no-store, no-transform")
@@ -179,7 +179,7 @@ func (s *stream) begin(lost bool) error {
 }
 
 // take writes an event and all that wait behind it.
-func (s *stream) take(e *event) error {
+func (s *eventStream) take(e *event) error {
 	for {
 		s.g.hub.took(s.client, e)
 		if err := s.write(e); err != nil {
@@ -195,7 +195,7 @@ func (s *stream) take(e *event) error {
 
 // write writes an event that the client does not know yet, under the position that
 // it is at then.
-func (s *stream) write(e *event) error {
+func (s *eventStream) write(e *event) error {
 	if e.id.Compare(s.at[e.stream]) <= 0 {
 		return nil
 	}
@@ -209,7 +209,7 @@ func (s *stream) write(e *event) error {
 
 // beat tells the client that the stream is alive, and how far it is: a client that
 // comes back after a quiet hour need not read that hour again.
-func (s *stream) beat() error {
+func (s *eventStream) beat() error {
 	if at, all := s.g.hub.seen(s.client); all {
 		s.at = s.at.later(at)
 	}
@@ -220,7 +220,7 @@ func (s *stream) beat() error {
 }
 
 // check ends the stream of a user whose tokens were revoked since.
-func (s *stream) check(ctx context.Context) error {
+func (s *eventStream) check(ctx context.Context) error {
 	_, err := s.g.verify(ctx, s.token)
 	var wrong *TokenError
 	if errors.As(err, &wrong) {
@@ -229,7 +229,7 @@ func (s *stream) check(ctx context.Context) error {
 	return nil // that it can't be found out now is no reason
 }
 
-func (s *stream) send(text string) error {
+func (s *eventStream) send(text string) error {
 	// Each write has its own time: a stream lasts longer than any one deadline.
 	if err := s.rc.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return err
@@ -238,4 +238,4 @@ func (s *stream) send(text string) error {
 	return err
 }
 
-func (s *stream) flush() error { return s.rc.Flush() }
+func (s *eventStream) flush() error { return s.rc.Flush() }

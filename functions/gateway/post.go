@@ -27,12 +27,13 @@ import (
 //	ARGV  1 fingerprint, 2 how long to know it in milliseconds, 3 correlation ID,
 //	      4 … fields and values of the entry
 //	returns {0} for another request under the same ID, or {1, entry, correlation
-//	ID, last status, last response}: where the streams were before the entry
+//	ID, last status, last response}: where the streams were before the entry; with
+//	2 in place of 1 where it was added before
 var submit = redis.NewScript(`
 local known = redis.call('HMGET', KEYS[2], 'print', 'entry', 'correlation', 'status', 'responses')
 if known[1] then
   if known[1] ~= ARGV[1] then return {0} end
-  return {1, known[2], known[3], known[4], known[5]}
+  return {2, known[2], known[3], known[4], known[5]}
 end
 local function last(key)
   if redis.call('EXISTS', key) == 0 then return '0-0' end
@@ -53,8 +54,9 @@ return {1, entry, ARGV[3], status, responses}
 type accepted struct {
 	ID            string `json:"id"`
 	CorrelationID string `json:"correlationId"`
-	Entry         string `json:"entry"` // on the requests stream
-	Since         string `json:"since"` // for /v1/events?since=: all that is said of this request comes after it
+	Entry         string `json:"entry"`    // on the requests stream
+	Repeated      bool   `json:"repeated"` // it was sent before
+	Since         string `json:"since"`    // for /v1/events?since=: all that is said of this request comes after it
 }
 
 const (
@@ -273,5 +275,6 @@ func (g *Gateway) submit(ctx context.Context, r tebra.Request) (accepted, error)
 		texts[i] = text
 	}
 	since := streamNames[ofStatus] + ":" + texts[2] + "," + streamNames[ofResponses] + ":" + texts[3]
-	return accepted{ID: r.ID, CorrelationID: texts[1], Entry: texts[0], Since: since}, nil
+	repeated := reply[0] == int64(2)
+	return accepted{ID: r.ID, CorrelationID: texts[1], Entry: texts[0], Repeated: repeated, Since: since}, nil
 }

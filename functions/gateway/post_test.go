@@ -1,0 +1,184 @@
+package gateway
+
+import (
+	"context"
+	"net/http"
+	"regexp"
+	"strings"
+	"testing"
+
+	"tebraproxy/pkg/peertest"
+	"tebraproxy/pkg/tebra"
+)
+
+// TestARequestIsWrittenInTheVerifiedUsersName, whatever its body says, as a bridge
+// reads it.
+func TestARequestIsWrittenInTheVerifiedUsersName(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, peertest.Redis(t), nil)
+	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	status, got, _ := f.post("alice",
+		`{"action":"syncSchedule","params":{"date":"2026-11-23"},"id":"r1","correlationId":"c1","userId":"mallory","timestamp":1}`, "traceparent", parent)
+	if status != http.StatusAccepted || got.ID != "r1" || got.CorrelationID != "c1" || got.Repeated {
+		t.Fatalf("POST = %d %+v, want 202 with r1 and c1", status, got)
+	}
+	all := f.entries()
+	if len(all) != 1 || all[0].ID != got.Entry {
+		t.Fatalf("entries = %v, want one of ID %s", all, got.Entry)
+	}
+	var fields []string
+	for name, value := range all[0].Values {
+		fields = append(fields, name, value.(string))
+	}
+	request, err := tebra.DecodeEntry(fields, tebra.DefaultMaxRequestBytes)
+	f.must(err)
+	publisher, err := request.PublishedBy()
+	if err != nil || publisher != "alice" || request.UserID != "alice" {
+		t.Errorf("user %q, published by %q (%v), want alice twice", request.UserID, publisher, err)
+	}
+	if request.Action != "syncSchedule" || string(request.Params) != `{"date":"2026-11-23"}` || request.Traceparent != parent {
+		t.Errorf("request = %+v, want the action, the params and the traceparent that were sent", request)
+	}
+}
+
+// TestWhatIsLeftOutIsFilledIn: IDs, params, and a trace.
+func TestWhatIsLeftOutIsFilledIn(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, peertest.Redis(t), nil)
+	status, got, _ := f.post("alice", `{"action":"health"}`, "traceparent", "nonsense")
+	if status != http.StatusAccepted || len(got.ID) != 36 || got.CorrelationID != got.ID {
+		t.Fatalf("POST = %d %+v, want 202 with a new ID twice", status, got)
+	}
+	values := f.entries()[0].Values
+	if !regexp.MustCompile(`^00-[0-9a-f]{32}-[0-9a-f]{16}-01$`).MatchString(values["traceparent"].(string)) || values["params"] != "{}" {
+		t.Errorf("entry = %v, want a new traceparent and params {}", values)
+	}
+}
+
+// TestTheSameIDAgainAnswersTheSame: one entry, whatever is sent again; another
+// request under the ID is refused, and other users have IDs of their own.
+func TestTheSameIDAgainAnswersTheSame(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, peertest.Redis(t), nil)
+	const body = `{"action":"createAppointment","params":{"appointmentData":{"patientId":"7"}},"id":"r1","correlationId":"c1"}`
+	_, first, _ := f.post("alice", body)
+	status, again, _ := f.post("alice", body)
+	if status != http.StatusAccepted || !again.Repeated || again.Entry != first.Entry || again.CorrelationID != "c1" || again.Since != first.Since {
+		t.Errorf("POST again = %d %+v, want 202 and %+v, repeated", status, again, first)
+	}
+	if status, _, code := f.post("alice", strings.Replace(body, `"7"`, `"8"`, 1)); status != http.StatusConflict || code != "duplicate" {
+		t.Errorf("POST of other params = %d %s, want 409 duplicate", status, code)
+	}
+	if status, other, _ := f.post("bob", body); status != http.StatusAccepted || other.Repeated {
+		t.Errorf("POST of another user = %d %+v, want 202, not repeated", status, other)
+	}
+	if got := len(f.entries()); got != 2 {
+		t.Errorf("%d entries, want 2: alice's and bob's", got)
+	}
+	for _, key := range f.rdb.Keys(context.Background(), f.keys.Prefix()+":*").Val() {
+		if strings.Contains(key, "alice") || strings.Contains(key, "r1") {
+			t.Errorf("key %q holds what somebody typed", key)
+		}
+	}
+}
+
+// TestBodiesThatAreNoRequestsAreRefused, with a reason and without a trace on the
+// stream.
+func TestBodiesThatAreNoRequestsAreRefused(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, peertest.Redis(t), func(f *fixture) { f.cfg.MaxRequestBytes = 2000 })
+	for name, test := range map[string]struct {
+		body   string
+		status int
+		code   string
+	}{
+		"nothing":              {``, 400, "malformed"},
+		"no object":            {`[]`, 400, "malformed"},
+		"half an object":       {`{"action":"health"`, 400, "malformed"},
+		"two objects":          {`{"action":"health"}{}`, 400, "malformed"},
+		"no action":            {`{"params":{}}`, 400, "malformed"},
+		"an empty action":      {`{"action":""}`, 400, "malformed"},
+		"another member":       {`{"action":"health","role":"admin"}`, 400, "malformed"},
+		"a member in disguise": {`{"action":"health","Params":{}}`, 400, "malformed"},
+		"a member twice":       {`{"action":"health","action":"x"}`, 400, "malformed"},
+		"params as text":       {`{"action":"health","params":"{}"}`, 400, "malformed"},
+		"params as null":       {`{"action":"health","params":null}`, 400, "malformed"},
+		"an ID as number":      {`{"action":"health","id":7}`, 400, "malformed"},
+		"a long ID":            {`{"action":"health","id":"` + strings.Repeat("x", 257) + `"}`, 400, "malformed"},
+		"a control character":  {`{"action":"health","id":"a\nb"}`, 400, "malformed"},
+		"a large one":          {`{"action":"health","params":{"x":"` + strings.Repeat("x", 2000) + `"}}`, 413, "too_large"},
+		"a huge one":           {`{"action":"health","params":{"x":"` + strings.Repeat("x", 1<<20) + `"}}`, 413, "too_large"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if status, _, code := f.post("alice", test.body); status != test.status || code != test.code {
+				t.Errorf("POST = %d %s, want %d %s", status, code, test.status, test.code)
+			}
+		})
+	}
+	if status, _, code := f.post("alice", `{"action":"health"}`, "Content-Type", "text/plain"); status != 415 || code != "unsupported_media_type" {
+		t.Errorf("POST of text = %d %s, want 415", status, code)
+	}
+	if got := len(f.entries()); got != 0 {
+		t.Errorf("%d entries, want none", got)
+	}
+}
+
+// TestWhoeverHasNoTokenIsToldWhy.
+func TestWhoeverHasNoTokenIsToldWhy(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, peertest.Redis(t), nil)
+	for token, want := range map[string]struct {
+		status int
+		code   string
+	}{
+		"":                         {401, "token_missing"},
+		"expired":                  {401, "token_expired"},
+		strings.Repeat("x", 17000): {401, "token_invalid"},
+		"nobody-answers":           {503, "unavailable"},
+	} {
+		for path, method := range map[string]string{"/v1/requests": http.MethodPost, "/v1/events": http.MethodGet} {
+			resp := f.do(method, path, token, `{"action":"health"}`)
+			var got refusal
+			f.must(decode(resp, &got))
+			if resp.StatusCode != want.status || got.Error.Code != want.code {
+				t.Errorf("%s %s as %.10q = %d %s, want %d %s", method, path, token, resp.StatusCode, got.Error.Code, want.status, want.code)
+			}
+			if want.status == 401 && resp.Header.Get("WWW-Authenticate") == "" {
+				t.Errorf("%s %s as %.10q says no WWW-Authenticate", method, path, token)
+			}
+		}
+	}
+}
+
+// TestAUserHasARate that all instances share; others have their own.
+func TestAUserHasARate(t *testing.T) {
+	t.Parallel()
+	server := peertest.Redis(t)
+	one := newFixture(t, server, func(f *fixture) { f.cfg.UserRate = 3 })
+	two := newFixture(t, server, func(f *fixture) { f.cfg.UserRate, f.cfg.Prefix = 3, one.cfg.Prefix })
+	for i, f := range []*fixture{one, two, one} {
+		if status, _, code := f.post("alice", `{"action":"health"}`); status != http.StatusAccepted {
+			t.Fatalf("POST %d = %d %s, want 202", i+1, status, code)
+		}
+	}
+	resp := two.do(http.MethodPost, "/v1/requests", "alice", `{"action":"health"}`)
+	if resp.StatusCode != http.StatusTooManyRequests || resp.Header.Get("Retry-After") == "" {
+		t.Errorf("POST 4 = %d, Retry-After %q, want 429 and seconds", resp.StatusCode, resp.Header.Get("Retry-After"))
+	}
+	if status, _, _ := two.post("bob", `{"action":"health"}`); status != http.StatusAccepted {
+		t.Errorf("POST of another user = %d, want 202", status)
+	}
+}
+
+func FuzzParseBody(f *testing.F) {
+	for _, seed := range []string{``, `{}`, `{"action":"a","params":{"a":[1,null]},"id":"1","correlationId":"2","userId":null,"timestamp":1}`, `{"a`, `{"params":`, `[[`} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		g := &Gateway{cfg: Config{MaxRequestBytes: 1 << 20}}
+		r, err := g.request(body, "alice", "")
+		if err == nil && (r.UserID != "alice" || r.Action == "" || r.ID == "" || r.CorrelationID == "" || len(r.Params) == 0 || r.Params[0] != '{') {
+			t.Errorf("request(%q) = %+v, which is not whole", body, r)
+		}
+	})
+}
