@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -20,6 +21,7 @@ const firebaseStartTimeout = 120 * time.Second
 // share. Its methods are safe for concurrent use.
 type AuthEmulator struct {
 	host    string
+	project string // whose users sign in without naming one
 	process *process
 }
 
@@ -91,14 +93,15 @@ func moduleRoot() (string, error) {
 }
 
 func startFirebase(path string) (*AuthEmulator, func() error, error) {
+	project := newProjectID()
 	process, ports, err := serveShared(firebaseStartTimeout, 3, func(dir string, ports []int) (command, error) {
 		err := writeFirebaseConfig(dir, ports)
-		return firebaseCommand(path, dir, loopback(ports[0])), err
+		return firebaseCommand(path, dir, project, loopback(ports[0])), err
 	})
 	if err != nil {
 		return nil, nil, err
 	}
-	return &AuthEmulator{host: loopback(ports[0]), process: process}, process.discard, nil
+	return &AuthEmulator{host: loopback(ports[0]), project: project, process: process}, process.discard, nil
 }
 
 // writeFirebaseConfig names every port: those that it left out would be fixed
@@ -118,11 +121,11 @@ func writeFirebaseConfig(dir string, ports []int) error {
 	return os.WriteFile(filepath.Join(dir, "firebase.json"), config, 0o600)
 }
 
-func firebaseCommand(path, dir, host string) command {
+func firebaseCommand(path, dir, project, host string) command {
 	return command{
 		name: "firebase",
 		path: path,
-		args: []string{"emulators:start", "--only", "auth", "--project", newProjectID()},
+		args: []string{"emulators:start", "--only", "auth", "--project", project},
 		// Its settings, caches and locks belong to this run, not to the user.
 		env: []string{
 			"HOME=" + dir, "XDG_CONFIG_HOME=" + dir, "XDG_CACHE_HOME=" + dir, "TMPDIR=" + dir,
@@ -160,3 +163,30 @@ func (e *AuthEmulator) Host() string { return e.host }
 
 // Project returns the ID of a new project, whose users no other test sees.
 func (e *AuthEmulator) Project() string { return newProjectID() }
+
+// SignInProject returns the project of the users of [AuthEmulator.SignUp].
+func (e *AuthEmulator) SignInProject() string { return e.project }
+
+// SignUp makes a user as an application's page would, and returns the user's ID
+// and an ID token.
+func (e *AuthEmulator) SignUp(t testing.TB) (uid, token string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost,
+		"http://"+e.host+"/identitytoolkit.googleapis.com/v1/accounts:signUp?key=any", strings.NewReader(`{"returnSecureToken":true}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Content-Type", "application/json")
+	response, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	var user struct{ LocalID, IDToken string }
+	if err := json.NewDecoder(response.Body).Decode(&user); err != nil || user.IDToken == "" {
+		t.Fatalf("signing up with the Auth emulator: %s, %v", response.Status, err)
+	}
+	return user.LocalID, user.IDToken
+}

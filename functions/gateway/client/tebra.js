@@ -228,7 +228,7 @@ const quietly = (f, ...args) => {
   try {
     f?.(...args);
   } catch (error) {
-    setTimeout(() => { throw error; });
+    console.error(error);
   }
 };
 

@@ -1,0 +1,110 @@
+// Package browser drives a headless Chromium in tests: what a page may do, and what
+// it looks like, only a real browser tells.
+package browser
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp"
+
+	"tebraproxy/pkg/peertest"
+)
+
+// startTimeout is for a cold start on a busy machine.
+const startTimeout = 60 * time.Second
+
+// Page is a tab of a browser that belongs to one test. It is for the test's own
+// goroutine.
+type Page struct {
+	t   testing.TB
+	ctx context.Context
+}
+
+// Open starts a browser with a profile of its own, which talks to nobody by
+// itself, and ends it with the test. Without Chromium it skips the test.
+func Open(t testing.TB) *Page {
+	t.Helper()
+	path := peertest.Program(t, "install Debian's chromium", "chromium", "chromium-browser", "google-chrome")
+	options := append(chromedp.DefaultExecAllocatorOptions[:],
+		chromedp.ExecPath(path), chromedp.UserDataDir(t.TempDir()), chromedp.NoSandbox, chromedp.DisableGPU,
+		chromedp.WSURLReadTimeout(startTimeout), chromedp.WindowSize(1280, 900),
+		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true),
+		chromedp.Flag("disable-dev-shm-usage", true), chromedp.Flag("no-proxy-server", true),
+	)
+	allocator, free := chromedp.NewExecAllocator(context.Background(), options...)
+	ctx, end := chromedp.NewContext(allocator)
+	t.Cleanup(func() {
+		_ = chromedp.Cancel(ctx) // waits for the process
+		end()
+		free()
+	})
+	p := &Page{t: t, ctx: ctx}
+	if err := chromedp.Do(ctx); err != nil {
+		t.Fatalf("start %s: %v", path, err)
+	}
+	return p
+}
+
+// Do runs actions that return nothing, for at most limit.
+func (p *Page) Do(limit time.Duration, actions ...chromedp.Action[chromedp.Void]) {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.ctx, limit)
+	defer cancel()
+	if err := chromedp.Do(ctx, actions...); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// Go opens an address.
+func (p *Page) Go(url string) {
+	p.t.Helper()
+	p.Do(startTimeout, chromedp.Navigate(url))
+}
+
+// Eval returns the value of an expression in the page, once it has one if it is a
+// promise. A page that throws fails the test.
+func Eval[T any](p *Page, limit time.Duration, expression string) T {
+	p.t.Helper()
+	value, err := Try[T](p, limit, expression)
+	if err != nil {
+		p.t.Fatalf("%s: %v", expression, err)
+	}
+	return value
+}
+
+// Try is [Eval] for what may fail.
+func Try[T any](p *Page, limit time.Duration, expression string) (T, error) {
+	ctx, cancel := context.WithTimeout(p.ctx, limit)
+	defer cancel()
+	return chromedp.Run(ctx, chromedp.Evaluate[T](expression, chromedp.EvalAwaitPromise))
+}
+
+// Until waits until an expression in the page is true.
+func (p *Page) Until(limit time.Duration, expression string) {
+	p.t.Helper()
+	peertest.Eventually(p.t, limit, fmt.Sprintf("the page to say %s", expression), func() bool {
+		ok, err := Try[bool](p, limit, "!!("+expression+")")
+		return err == nil && ok
+	})
+}
+
+// Screenshot returns what the page looks like, as PNG.
+func (p *Page) Screenshot() []byte {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.ctx, startTimeout)
+	defer cancel()
+	png, err := chromedp.Run(ctx, chromedp.CaptureScreenshot())
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return png
+}
+
+// Emulate makes the page believe that its user prefers a colour scheme.
+func (p *Page) Emulate(action chromedp.Action[chromedp.Void]) {
+	p.t.Helper()
+	p.Do(startTimeout, action)
+}
