@@ -599,7 +599,7 @@ func (w *world) replay(t *rapid.T) {
 	w.seq += 100
 	wish.Request.CorrelationID = fmt.Sprintf("c%d", w.seq)
 	token := w.l.newToken()
-	resend := func() (Replayed, error) { return w.l.replay(context.Background(), wish, token) }
+	resend := func() (Replayed, error) { return w.l.replay(context.Background(), wish, token, false) }
 	got, err := resend()
 	var refused *RefusedError
 	if errors.As(err, &refused) {

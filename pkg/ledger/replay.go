@@ -38,17 +38,23 @@ type Replayed struct {
 // It returns a [*RefusedError] with the reason when the ledger refuses, and has
 // changed nothing then.
 func (l *Ledger) Replay(ctx context.Context, r Replay) (Replayed, error) {
-	return l.replay(ctx, r, l.newToken())
+	return l.replay(ctx, r, l.newToken(), false)
 }
 
-func (l *Ledger) replay(ctx context.Context, r Replay, token string) (Replayed, error) {
+// CheckReplay returns what [Ledger.Replay] would, by the same rules, and changes
+// nothing. A request that would be put back has no EntryID yet.
+func (l *Ledger) CheckReplay(ctx context.Context, r Replay) (Replayed, error) {
+	return l.replay(ctx, r, l.newToken(), true)
+}
+
+func (l *Ledger) replay(ctx context.Context, r Replay, token string, looking bool) (Replayed, error) {
 	hash := tebra.LedgerHash(r.Request.UserID, r.Request.ID)
 	keys := []string{
 		l.keys.Ledger(hash), l.keys.Open(r.Lane), l.keys.Retrying(r.Lane), l.keys.Requests(), l.keys.Epoch(),
 	}
 	args := []any{
 		l.clock(), l.cfg.TTL.Milliseconds(), token, r.EntryID,
-		tebra.Fingerprint(r.Request.Action, r.Request.Params), boolArg(r.Write), boolArg(r.Force), token, maxReplays,
+		tebra.Fingerprint(r.Request.Action, r.Request.Params), boolArg(r.Write), boolArg(r.Force), token, maxReplays, boolArg(looking),
 	}
 	reply, err := replayScript.Run(ctx, l.rdb, keys, append(args, entryFields(r)...)...).StringSlice()
 	if err != nil {
@@ -58,7 +64,7 @@ func (l *Ledger) replay(ctx context.Context, r Replay, token string) (Replayed, 
 		return Replayed{}, fmt.Errorf("replay entry %s: unexpected reply of %d parts from the script", r.EntryID, len(reply))
 	}
 	switch reply[0] {
-	case "replayed":
+	case "replayed", "would":
 		return Replayed{EntryID: reply[1]}, nil
 	case "already":
 		return Replayed{EntryID: reply[1], Already: true}, nil

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"testing"
@@ -30,6 +31,15 @@ func (f *fixture) replay(d Delivery, r request, force bool) Delivery {
 		f.t.Fatalf("Replay() found entry %s, want a new one", got.EntryID)
 	}
 	return f.admit(f.delivery(r, got.EntryID, d.Envelope.CorrelationID))
+}
+
+// refusalOf returns why the ledger refused, "" when it did not.
+func refusalOf(err error) Refusal {
+	var refused *RefusedError
+	if !errors.As(err, &refused) {
+		return ""
+	}
+	return refused.Reason
 }
 
 func TestReplayRefusesAsDrawn(t *testing.T) {
@@ -108,14 +118,19 @@ func TestReplayRefusesAsDrawn(t *testing.T) {
 					force bool
 					want  Refusal
 				}{{false, c.unforced}, {true, c.then}} {
+					f.unchanged("CheckReplay()", func() {
+						would, err := f.l.CheckReplay(t.Context(), replayOf(d, r, try.force))
+						if got := refusalOf(err); got != try.want || (err == nil && would != Replayed{}) {
+							t.Errorf("CheckReplay(force %t) = %+v, %v, want refusal %q as of Replay", try.force, would, err, try.want)
+						}
+					})
 					if try.want == "" {
 						f.replay(d, r, try.force)
 						return
 					}
 					f.unchanged("a refused Replay()", func() {
 						_, err := f.l.Replay(t.Context(), replayOf(d, r, try.force))
-						var refused *RefusedError
-						if !errors.As(err, &refused) || refused.Reason != try.want {
+						if refusalOf(err) != try.want {
 							t.Errorf("Replay(force %t) = %v, want refusal %s", try.force, err, try.want)
 						}
 					})
@@ -172,16 +187,18 @@ func TestReplayOfTheSameDeadLetterFindsTheFirst(t *testing.T) {
 	onEveryRedis(t, func(t *testing.T, f *fixture) {
 		d := f.send(aWrite)
 		f.answer(d, fail(tebra.Rejected))
-		first, err := f.l.replay(t.Context(), replayOf(d, aWrite, false), "T")
+		first, err := f.l.replay(t.Context(), replayOf(d, aWrite, false), "T", false)
 		f.must(err)
 		f.unchanged("the second Replay()", func() {
-			resent, err := f.l.replay(t.Context(), replayOf(d, aWrite, false), "T")
+			resent, err := f.l.replay(t.Context(), replayOf(d, aWrite, false), "T", false)
 			if err != nil || resent != first {
 				t.Errorf("Replay() resent = %+v, %v, want %+v", resent, err, first)
 			}
-			again, err := f.l.Replay(t.Context(), replayOf(d, aWrite, true))
-			if want := (Replayed{EntryID: first.EntryID, Already: true}); err != nil || again != want {
-				t.Errorf("second Replay() = %+v, %v, want %+v", again, err, want)
+			for name, ask := range map[string]func(context.Context, Replay) (Replayed, error){"Replay": f.l.Replay, "CheckReplay": f.l.CheckReplay} {
+				again, err := ask(t.Context(), replayOf(d, aWrite, true))
+				if want := (Replayed{EntryID: first.EntryID, Already: true}); err != nil || again != want {
+					t.Errorf("second %s() = %+v, %v, want %+v", name, again, err, want)
+				}
 			}
 		})
 		f.answer(f.admit(f.delivery(aWrite, first.EntryID, "c")), succeed())

@@ -1,6 +1,6 @@
 // Package stream is everything that is done to the requests stream and the sets
 // beside it: consumer groups, reading, parking, reservation of room in a lane,
-// acknowledging, rejecting, trimming.
+// acknowledging, rejecting, trimming. The audit stream of operators is written here too.
 //
 // Where an entry of the requests stream can be, and what moves it. Each arrow is
 // one command or one script, so that an entry is at every moment in at least one

@@ -95,6 +95,10 @@ func (k Keys) Lanes() string { return k.prefix + ":lanes" }
 // at which it first saw them so.
 func (k Keys) Overdue() string { return k.prefix + ":overdue" }
 
+// Audit is the stream of what operators did ([AuditRecord]), on its way into the
+// audit log. It is bounded, and holds no payloads.
+func (k Keys) Audit() string { return k.prefix + ":audit" }
+
 // Heartbeat is a bridge's sign of life; it has a TTL.
 func (k Keys) Heartbeat(consumer string) string { return k.prefix + ":heartbeat:" + consumer }
 

@@ -31,7 +31,7 @@ func TestKeysUnderAPrefix(t *testing.T) {
 			got := allKeys(k)
 			want := []string{
 				":requests", ":responses", ":status", ":open:default", ":retrying:default", ":ledger:H", ":epoch",
-				":breaker", ":probe", ":rate:default", ":overdue", ":lanes", ":heartbeat:bridge-1",
+				":breaker", ":probe", ":rate:default", ":overdue", ":lanes", ":audit", ":heartbeat:bridge-1",
 			}
 			for i := range want {
 				want[i] = tt.prefix + want[i]
@@ -50,7 +50,7 @@ func TestKeysUnderAPrefix(t *testing.T) {
 func allKeys(k tebra.Keys) []string {
 	return []string{
 		k.Requests(), k.Responses(), k.Status(), k.Open("default"), k.Retrying("default"), k.Ledger("H"), k.Epoch(),
-		k.Breaker(), k.Probe(), k.Rate("default"), k.Overdue(), k.Lanes(), k.Heartbeat("bridge-1"),
+		k.Breaker(), k.Probe(), k.Rate("default"), k.Overdue(), k.Lanes(), k.Audit(), k.Heartbeat("bridge-1"),
 	}
 }
 

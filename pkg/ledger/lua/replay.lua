@@ -4,12 +4,14 @@
 -- KEYS  1 the request's record, 2 open:<lane>, 3 retrying:<lane>, 4 requests stream, 5 epoch
 -- ARGV  1 time in ms, '' for the server's, 2 LEDGER_TTL in ms, 3 the caller's token, 4 the
 --       dead letter's stream entry, 5 fingerprint, 6 '1' for a write, 7 '1' to force,
---       8 what a new epoch begins with, 9 how many replays a record lists, then the
---       fields of the new entry
--- returns {'replayed' or 'already', the new entry}, or {a reason to refuse, ''}
+--       8 what a new epoch begins with, 9 how many replays a record lists, 10 '1' to only
+--       say what would be done and change nothing, then the fields of the new entry
+-- returns {'replayed' or 'already', the new entry}, {'would', ''}, or {a reason to
+--       refuse, ''}
 local record, open, retrying, requests, epochKey = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local now, ttl, token, old, print = clock(ARGV[1]), ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local write, force, most = ARGV[6] == '1', ARGV[7] == '1', tonumber(ARGV[9])
+local looking = ARGV[10] == '1'
 
 local f = redis.call('HMGET', record, 'state', 'entry', 'print', 'token', 'lease', 'started', 'outcome',
   'evicted', 'replays', 'a:' .. old, 'r:' .. old, 'orphan')
@@ -41,9 +43,10 @@ if holder and until_ > now then return {'leased', ''} end
 if replays >= most then return {'too_often', ''} end
 if not force and risky() then return {'needs_force', ''} end
 if not force and unsettled() then return {'unsettled', ''} end
+if looking then return {'would', ''} end
 
 local epoch = present(epochKey, ARGV[8])
-local new = redis.call('XADD', requests, '*', unpack(ARGV, 10))
+local new = redis.call('XADD', requests, '*', unpack(ARGV, 11))
 -- The record goes back to admitted, not the entry: whichever entry of the request
 -- comes first uses up this one grant, and the others repeat its answer.
 redis.call('HSET', record, 'state', 'admitted', 'entry', new, 'print', print, 'attempts', '0',
