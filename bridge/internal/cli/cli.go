@@ -21,12 +21,15 @@ type app struct {
 	stdout  io.Writer
 	stderr  io.Writer
 
-	now        func() time.Time
-	newID      func() string
-	isTerminal func(io.Writer) bool
-	runLocal   func(context.Context, local.Options, io.Writer) error
+	now          func() time.Time
+	zone         *time.Location // in which people are told times
+	newID        func() string
+	isTerminal   func(io.Writer) bool
+	terminalSize func(io.Writer) (columns, lines int)
+	runLocal     func(context.Context, local.Options, io.Writer) error
 
-	began bool // a command's own work began: it was used as it should be
+	output format // --output, of all commands
+	began  bool   // a command's own work began: it was used as it should be
 }
 
 // Run runs the command that args (without the program's name) ask for, and
@@ -37,7 +40,8 @@ func Run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, s
 	a := &app{
 		environ: environ, env: newEnvironment(environ),
 		stdin: stdin, stdout: stdout, stderr: stderr,
-		now: time.Now, newID: uuid.NewString, isTerminal: isTerminal, runLocal: local.Run,
+		now: time.Now, zone: time.Local, newID: uuid.NewString,
+		isTerminal: isTerminal, terminalSize: terminalSize, runLocal: local.Run,
 	}
 	return a.run(ctx, args)
 }
@@ -68,11 +72,14 @@ func (a *app) report(cmd *cobra.Command, err error) {
 	}
 }
 
-const rootHelp = `tebra sends requests to a bridge as an application would, and runs the whole
-pipeline on this machine.
+const rootHelp = `tebra is the terminal of those who run a Tebra bridge: it sends requests as an
+application would, shows what becomes of them, and runs the whole pipeline on
+this machine.
 
 Commands find a running 'tebra local' by themselves. For another pipeline give
---redis, or REDIS_URL in the environment.
+--redis, or REDIS_URL in the environment. What was asked for goes to stdout, as
+text or with --output json as one object a line; progress and errors go to
+stderr. Colours are for terminals only, and for nobody with NO_COLOR set.
 
 Exit codes:
   0    it worked; for a request: it was answered with success
@@ -81,13 +88,15 @@ Exit codes:
   3    no answer in time
   130  interrupted (Ctrl-C) before it was done`
 
+const rootExamples = `  tebra local
+  tebra send syncSchedule date=2026-11-23`
+
 func (a *app) rootCommand() *cobra.Command {
 	root := &cobra.Command{
-		Use:   "tebra",
-		Short: "The command line of the Tebra bridge",
-		Long:  rootHelp,
-		Example: `  tebra local
-  tebra send syncSchedule date=2026-11-23`,
+		Use:           "tebra",
+		Short:         "The command line of the Tebra bridge",
+		Long:          rootHelp,
+		Example:       rootExamples,
 		Args:          unknownCommand,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		SilenceErrors: true,
@@ -95,8 +104,33 @@ func (a *app) rootCommand() *cobra.Command {
 
 		SuggestionsMinimumDistance: 2,
 	}
-	root.AddCommand(a.localCommand(), a.sendCommand())
+	addOutputFlag(root, &a.output)
+	for _, group := range a.commands() {
+		root.AddGroup(&cobra.Group{ID: group.title, Title: group.title + ":"})
+		for _, cmd := range group.commands {
+			cmd.GroupID = group.title
+			root.AddCommand(cmd)
+		}
+	}
 	return root
+}
+
+// commandGroup is commands under one title of the help.
+type commandGroup struct {
+	title    string
+	commands []*cobra.Command
+}
+
+// commands is where every command is registered.
+func (a *app) commands() []commandGroup {
+	return []commandGroup{
+		{"Requests", []*cobra.Command{
+			a.sendCommand(),
+		}},
+		{"On this machine", []*cobra.Command{
+			a.localCommand(),
+		}},
+	}
 }
 
 // unknownCommand refuses what is left of the arguments when they name no command.

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"tebraproxy/bridge/internal/local"
 	"tebraproxy/pkg/config"
 	"tebraproxy/pkg/policy"
@@ -36,11 +38,36 @@ func TestWithoutACommandTheHelpIsPrinted(t *testing.T) {
 	c.golden(t, "help", c.run(t, t.Context()))
 }
 
-func TestEveryCommandHasHelpWithExamples(t *testing.T) {
+// all returns cmd and every command under it.
+func all(cmd *cobra.Command) []*cobra.Command {
+	commands := []*cobra.Command{cmd}
+	for _, sub := range cmd.Commands() {
+		commands = append(commands, all(sub)...)
+	}
+	return commands
+}
+
+func TestEveryCommandHasHelpWithExamplesAndBothOutputs(t *testing.T) {
 	t.Parallel()
-	for _, cmd := range append((&app{}).rootCommand().Commands(), (&app{}).rootCommand()) {
-		if cmd.Short == "" || cmd.Long == "" || !strings.HasPrefix(cmd.Example, "  tebra ") {
-			t.Errorf("command %s has Short %q, Long of %d bytes, Example %q, want all three", cmd.Name(), cmd.Short, len(cmd.Long), cmd.Example)
+	for _, cmd := range all((&app{}).rootCommand()) {
+		if cmd.Short == "" || cmd.Long == "" {
+			t.Errorf("%s has Short %q, Long of %d bytes, want both", cmd.CommandPath(), cmd.Short, len(cmd.Long))
+		}
+		if cmd.HasParent() && !cmd.HasSubCommands() && !strings.Contains(cmd.Example, cmd.CommandPath()) {
+			t.Errorf("%s has the examples %q, want one that uses it", cmd.CommandPath(), cmd.Example)
+		}
+		for line := range strings.Lines(cmd.Example) {
+			if !strings.HasPrefix(line, "  ") || len(line) > 100 {
+				t.Errorf("%s has the example %q, want it indented by two and of at most 100 bytes", cmd.CommandPath(), line)
+			}
+		}
+		for _, format := range []string{"table", "json"} {
+			if err := cmd.ParseFlags([]string{"--output", format}); err != nil {
+				t.Errorf("%s --output %s: %v, want it understood", cmd.CommandPath(), format, err)
+			}
+		}
+		if err := cmd.ParseFlags([]string{"--output", "yaml"}); err == nil {
+			t.Errorf("%s --output yaml was understood, want it refused", cmd.CommandPath())
 		}
 	}
 }

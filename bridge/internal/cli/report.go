@@ -30,7 +30,7 @@ func (a *app) newReport(o sendOptions, request tebra.Request) *report {
 	return &report{
 		stdout: a.stdout, stderr: a.stderr,
 		style: a.styleFor(a.stderr), terminal: a.isTerminal(a.stdout),
-		noWait: o.noWait, output: o.output, request: request, now: a.now,
+		noWait: o.noWait, output: a.output, request: request, now: a.now,
 	}
 }
 

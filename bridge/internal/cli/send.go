@@ -50,7 +50,6 @@ const sendExamples = `  tebra send syncSchedule date=2026-11-23
 // sendOptions are the flags of send.
 type sendOptions struct {
 	pipeline      pipelineFlags
-	output        format
 	params        string
 	user          string
 	id            string
@@ -78,7 +77,6 @@ func (a *app) sendCommand() *cobra.Command {
 	flags.BoolVar(&o.noWait, "no-wait", false, "don't wait for the answer")
 	flags.DurationVar(&o.timeout, "timeout", defaultTimeout, "how long to wait for the answer")
 	o.pipeline.register(flags)
-	addOutputFlag(cmd, &o.output)
 	return cmd
 }
 

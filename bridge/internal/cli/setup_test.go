@@ -96,8 +96,9 @@ func (c *command) prepare(t *testing.T) func(context.Context) int {
 	}
 	a := &app{
 		environ: env, env: newEnvironment(env), stdin: stdin, stdout: &c.stdout, stderr: &c.stderr,
-		now: time.Now, newID: func() string { return "new-id" },
-		isTerminal: func(io.Writer) bool { return c.terminal }, runLocal: c.local,
+		now: time.Now, zone: time.UTC, newID: func() string { return "new-id" },
+		isTerminal:   func(io.Writer) bool { return c.terminal },
+		terminalSize: func(io.Writer) (int, int) { return 120, 40 }, runLocal: c.local,
 	}
 	return func(ctx context.Context) int { return a.run(ctx, c.args) }
 }
