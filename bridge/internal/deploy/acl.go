@@ -1,0 +1,38 @@
+package deploy
+
+import "strings"
+
+// commands is what bridge, functions and gateway send to Redis, inside Lua scripts
+// too, as an ACL's rules name it. Tests hold it against the source, and against a
+// server that refuses everything else.
+var commands = []string{
+	// connections
+	"ping", "select", "info", "time",
+	// transactions, scripts, replicas
+	"multi", "exec", "eval", "evalsha", "script|load", "wait",
+	// keys
+	"get", "set", "del", "exists", "pexpire",
+	// streams
+	"xadd", "xlen", "xrange", "xrevrange", "xread", "xtrim",
+	"xgroup|create", "xgroup|delconsumer", "xreadgroup", "xack", "xpending", "xclaim",
+	"xinfo|stream", "xinfo|groups", "xinfo|consumers",
+	// sorted sets: what is open, retrying, and whose turn it is
+	"zadd", "zrem", "zcard", "zscore", "zrange", "zrangebyscore",
+	// hashes: the ledger, the breaker, heartbeats, what is overdue
+	"hset", "hsetnx", "hget", "hmget", "hgetall", "hdel", "hkeys", "hincrby",
+	// sets: the lanes
+	"sadd", "smembers",
+}
+
+// RedisACL returns the line of a Redis ACL file that lets a user do what bridge,
+// functions and gateway do under a stream prefix, and nothing else. The user has
+// no password and so can't log in: append ">" and one to the line. A valid prefix
+// (tebra.NewKeys) holds nothing that a key pattern reads as more than itself.
+func RedisACL(user, prefix string) string {
+	var b strings.Builder
+	b.WriteString("user " + user + " on resetpass sanitize-payload resetkeys ~" + prefix + ":* resetchannels -@all")
+	for _, command := range commands {
+		b.WriteString(" +" + command)
+	}
+	return b.String()
+}

@@ -1,0 +1,134 @@
+package deploy
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// deployed are the directories of what runs under the ACL. Below bridge/internal is
+// the command line, which is for operators.
+var deployed = []string{"bridge", "functions", "functions/gateway", "pkg"}
+
+// deployedFiles calls do with every source file of what is deployed, tests left out.
+func deployedFiles(t *testing.T, do func(path, text string)) {
+	t.Helper()
+	for _, dir := range deployed {
+		err := filepath.WalkDir(filepath.Join(root, dir), func(path string, entry fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			name := entry.Name()
+			if entry.IsDir() && (name == "internal" || name == "peertest" || name == "cmd" || name == "testdata" || name == "client") {
+				return filepath.SkipDir
+			}
+			if entry.IsDir() || strings.HasSuffix(name, "_test.go") || filepath.Ext(name) != ".go" && filepath.Ext(name) != ".lua" {
+				return nil
+			}
+			text, err := os.ReadFile(path)
+			do(path, string(text))
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// granted reports whether the ACL lets a command through, named with its
+// subcommand where it has one.
+func granted(command string) bool {
+	command = strings.ToLower(command)
+	whole, _, _ := strings.Cut(command, "|")
+	return slices.Contains(commands, command) || slices.Contains(commands, whole)
+}
+
+var scriptCall = regexp.MustCompile(`redis\.p?call\(\s*['"]([A-Za-z]+)['"](?:\s*,\s*['"]([A-Z]+)['"])?`)
+
+// subcommands are the commands that a rule names together with the word after them.
+var subcommands = []string{"xinfo", "xgroup", "script"}
+
+func TestEveryCommandOfAScriptIsGranted(t *testing.T) {
+	t.Parallel()
+	seen := 0
+	deployedFiles(t, func(path, text string) {
+		for _, m := range scriptCall.FindAllStringSubmatch(text, -1) {
+			seen++
+			command := strings.ToLower(m[1])
+			if slices.Contains(subcommands, command) {
+				command += "|" + strings.ToLower(m[2])
+			}
+			if !granted(command) {
+				t.Errorf("%s calls %s, which the ACL refuses: add it to commands", path, command)
+			}
+		}
+	})
+	if seen < 100 {
+		t.Errorf("found %d calls in scripts: the search does not see them any more", seen)
+	}
+}
+
+// sends maps the client's methods to what they send. Those whose names other types
+// have as well are left to the run under the ACL.
+var sends = map[string]string{
+	"XAdd": "xadd", "XLen": "xlen", "XRange": "xrange", "XRangeN": "xrange", "XRevRange": "xrevrange", "XRevRangeN": "xrevrange",
+	"XRead": "xread", "XReadGroup": "xreadgroup", "XAck": "xack", "XClaim": "xclaim", "XDel": "xdel",
+	"XGroupCreate": "xgroup|create", "XGroupCreateMkStream": "xgroup|create", "XGroupDelConsumer": "xgroup|delconsumer",
+	"XPending": "xpending", "XPendingExt": "xpending", "XTrimMinID": "xtrim", "XTrimMinIDApprox": "xtrim", "XTrimMaxLen": "xtrim",
+	"XInfoStream": "xinfo|stream", "XInfoGroups": "xinfo|groups", "XInfoConsumers": "xinfo|consumers",
+	"ZAdd": "zadd", "ZAddNX": "zadd", "ZRem": "zrem", "ZCard": "zcard", "ZScore": "zscore", "ZRange": "zrange",
+	"ZRangeWithScores": "zrange", "ZRangeByScore": "zrangebyscore", "ZRangeArgs": "zrange", "ZRangeByScoreWithScores": "zrangebyscore",
+	"HSet": "hset", "HSetNX": "hsetnx", "HGet": "hget", "HMGet": "hmget", "HGetAll": "hgetall", "HDel": "hdel", "HIncrBy": "hincrby",
+	"SAdd": "sadd", "SMembers": "smembers", "PExpire": "pexpire", "SetNX": "set", "ScriptLoad": "script|load",
+	"TxPipeline": "multi", "TxPipelined": "multi",
+}
+
+// ambiguous are methods of the client's that are often somebody else's.
+var ambiguous = []string{"Append", "Copy", "Del", "Do", "Eval", "EvalSha", "Exists", "Get", "Info", "Keys", "Move", "Ping", "Pipeline",
+	"Pipelined", "Process", "Save", "Scan", "Set", "Sort", "Time", "Type", "Wait", "Watch", "Type", "Rename", "Command", "Publish"}
+
+func TestEveryCommandOfTheCodeIsGranted(t *testing.T) {
+	t.Parallel()
+	client := map[string]bool{}
+	for i := range reflect.TypeFor[redis.Cmdable]().NumMethod() {
+		client[reflect.TypeFor[redis.Cmdable]().Method(i).Name] = true
+	}
+	seen := 0
+	deployedFiles(t, func(path, text string) {
+		if filepath.Ext(path) != ".go" || !strings.Contains(text, "go-redis") {
+			return
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, text, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			call, ok := n.(*ast.CallExpr)
+			if !ok {
+				return true
+			}
+			method, ok := call.Fun.(*ast.SelectorExpr)
+			if !ok || !client[method.Sel.Name] || slices.Contains(ambiguous, method.Sel.Name) {
+				return true
+			}
+			seen++
+			if command := sends[method.Sel.Name]; command == "" || !granted(command) {
+				t.Errorf("%s calls the client's %s: say in sends which command that is, and grant it in commands", path, method.Sel.Name)
+			}
+			return true
+		})
+	})
+	if seen < 20 {
+		t.Errorf("found %d calls of the client: the search does not see them any more", seen)
+	}
+}
