@@ -1,6 +1,6 @@
 locals {
   make_redis = var.create_redis ? toset(["this"]) : toset([])
-  redis      = one(values(google_redis_instance.this))
+  redis      = var.create_redis ? google_redis_instance.this["this"] : null
   redis_ca_cert = var.create_redis ? join("\n", [
     for c in local.redis.server_ca_certs : trimspace(c.cert)
   ]) : var.redis_ca_cert
@@ -36,9 +36,7 @@ resource "google_redis_instance" "this" {
   depends_on = [google_project_service.apis, google_kms_crypto_key_iam_member.agents]
 }
 
-# Where the instance is: the URL is written anew when that changes.
+# Where Redis is: the URL is written anew when that changes.
 resource "terraform_data" "redis_address" {
-  for_each = local.make_redis
-
-  triggers_replace = "${local.redis.host}:${local.redis.port}"
+  triggers_replace = var.create_redis ? "${local.redis.host}:${local.redis.port}" : "redis_url"
 }
