@@ -19,7 +19,7 @@ import (
 func (b *Bridge) work(ctx, hard context.Context, p *pulse) {
 	wait := newBackoff()
 	for b.gate.wait(ctx, p) {
-		bt, err := b.take(ctx)
+		bt, err := b.take(ctx, hard)
 		if err != nil {
 			b.failing.Store(true)
 			b.noteRedis(ctx, takingRequests, err)
@@ -44,8 +44,8 @@ const takingRequests = "taking requests"
 
 // take reads and admits one batch, nil when nothing came. Workers take in turn,
 // so that entries of a lane are admitted in the order in which they arrived; one
-// reads while another admits.
-func (b *Bridge) take(ctx context.Context) (*batch, error) {
+// reads while another admits. What was read when ctx ends is admitted under hard.
+func (b *Bridge) take(ctx, hard context.Context) (*batch, error) {
 	b.readMu.Lock()
 	reading := true
 	defer func() {
@@ -67,9 +67,9 @@ func (b *Bridge) take(ctx context.Context) (*batch, error) {
 	b.readMu.Unlock()
 	reading = false
 	if careful {
-		err = b.admitCarefully(ctx, bt)
+		err = b.admitCarefully(hard, bt)
 	} else {
-		err = b.admit(ctx, bt)
+		err = b.admit(hard, bt)
 	}
 	if err != nil {
 		bt.unfinished = true
@@ -275,7 +275,7 @@ func (b *Bridge) settleAnswered(ctx context.Context, bt *batch) error {
 	}
 	for i := range bt.rejects {
 		e := &bt.rejects[i].letter.envelope
-		refs = append(refs, ledger.Ref{Hash: tebra.LedgerHash(e.UserID, e.RequestID), EntryID: e.EntryID})
+		refs = append(refs, ledger.Ref{Hash: e.Ledger, EntryID: e.EntryID})
 	}
 	standings, err := b.deps.Ledger.Lookup(ctx, refs)
 	if err != nil {

@@ -50,8 +50,7 @@ type reject struct {
 	entryID string
 	err     *tebra.DecodeError
 	letter  letter
-	answer  *tebra.Response // nil when nobody can be told
-	lane    string          // where it is open, or ""
+	answer  *tebra.Response // ID and error; nil when nobody can be told
 }
 
 // letter is what a reject becomes in the dead-letter topic.
@@ -121,15 +120,11 @@ func (b *Bridge) newReject(e stream.Entry, req tebra.Request, err error, now tim
 	envelope := tebra.Envelope{
 		RequestID: req.ID, CorrelationID: req.CorrelationID, Action: req.Action, UserID: req.UserID,
 		EntryID: e.ID, AdmittedAt: now, Reason: bad.Code,
+		Lane: b.deps.Policy.LaneOf(req.Action), Ledger: tebra.LedgerHash(req.UserID, req.ID),
 	}
 	r := reject{entryID: e.ID, err: bad, letter: letter{data: letterData(e, bad), envelope: envelope}}
 	if answerable {
-		id, _ := tebra.ParseEntryID(e.ID)
-		r.answer = &tebra.Response{
-			ID: b.deps.NewID(), RequestID: req.ID, CorrelationID: req.CorrelationID,
-			Error: bad.Error(), ErrorCode: bad.Code, Timestamp: now, Duration: now.Sub(id.Arrival(now)),
-			UserID: req.UserID, Action: req.Action,
-		}
+		r.answer = &tebra.Response{ID: b.deps.NewID(), Error: bad.Error(), ErrorCode: bad.Code}
 	}
 	return r
 }

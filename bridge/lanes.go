@@ -291,7 +291,7 @@ func (bt *batch) inLane(lane string) {
 		bt.items[i].envelope.Lane = lane
 	}
 	for i := range bt.rejects {
-		bt.rejects[i].lane = lane
+		bt.rejects[i].letter.envelope.Lane = lane
 	}
 }
 

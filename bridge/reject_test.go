@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"tebraproxy/pkg/ledger"
 	"tebraproxy/pkg/peertest"
 	"tebraproxy/pkg/tebra"
 )
@@ -289,6 +290,76 @@ func TestEveryMessageIsWhatFunctionsCanRead(t *testing.T) {
 		}
 		if age := time.Since(env.AdmittedAt); age < -time.Minute || age > time.Minute {
 			t.Errorf("admittedAt is %v ago, want now", age)
+		}
+	}
+}
+
+func TestWhatAnotherBridgePublishedIsAnsweredOnceThoughThisOneRejectsIt(t *testing.T) {
+	t.Parallel()
+	for _, action := range []string{"quick", "change"} {
+		for name, c := range map[string]struct {
+			function func(l *ledger.Ledger, d ledger.Delivery) error // before this bridge comes
+			want     []string
+		}{
+			"nobody has begun it": {
+				func(*ledger.Ledger, ledger.Delivery) error { return nil },
+				[]string{string(tebra.TooLarge)},
+			},
+			"a function has begun it": {
+				func(l *ledger.Ledger, d ledger.Delivery) error {
+					_, err := l.Claim(t.Context(), d)
+					return err
+				},
+				nil,
+			},
+			"a function has answered it": {
+				func(l *ledger.Ledger, d ledger.Delivery) error {
+					claim, err := l.Claim(t.Context(), d)
+					if err != nil {
+						return err
+					}
+					return l.Complete(t.Context(), claim, tebra.Response{Data: []byte(`{}`)})
+				},
+				[]string{""},
+			},
+		} {
+			t.Run(action+", "+name, func(t *testing.T) {
+				t.Parallel()
+				b := setup(t)
+				id := b.addFields("id", "large", "action", action, "userId", "u", "params", `{"q":"`+strings.Repeat("x", 5000)+`"}`)
+				generous := b.start()
+				b.waitPublished([]string{id})
+				b.waitSettled()
+				generous.stop(t)
+				// Its acknowledgement never came.
+				if err := b.rdb.Do(t.Context(), "XCLAIM", b.keys.Requests(), tebra.GroupBridge, "dead", 0, id, "IDLE", 3_600_000, "FORCE", "JUSTID").Err(); err != nil {
+					t.Fatal(err)
+				}
+				l := ledger.New(b.rdb, b.keys, ledger.Config{})
+				d := b.delivery(b.sink.requests()[0], action == "change")
+				if err := c.function(l, d); err != nil {
+					t.Fatal(err)
+				}
+				b.start("MAX_REQUEST_BYTES=4096", "CLAIM_IDLE=1s")
+				b.waitSettled()
+				claim, err := l.Claim(t.Context(), d) // Pub/Sub delivers
+				if err != nil {
+					t.Fatal(err)
+				}
+				if claim.Verdict == ledger.Run {
+					t.Errorf("the function is told to call the API, want not to")
+				}
+				var got []string
+				for _, answer := range b.responses() {
+					got = append(got, answer["errorCode"])
+				}
+				if !slices.Equal(got, c.want) {
+					t.Errorf("answers have error codes %q, want %q", got, c.want)
+				}
+				if n := len(b.sink.requests()); n != 1 {
+					t.Errorf("it was published %d times, want once", n)
+				}
+			})
 		}
 	}
 }

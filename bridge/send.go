@@ -156,15 +156,10 @@ func (b *Bridge) refuse(it *item) reject {
 	bad := &tebra.DecodeError{Code: tebra.DeadLettered, Reason: "Pub/Sub refuses to carry the request"}
 	env := it.envelope
 	env.Reason = bad.Code
-	now := b.clock.now()
 	return reject{
-		entryID: it.entryID(), err: bad, lane: it.envelope.Lane,
+		entryID: it.entryID(), err: bad,
 		letter: letter{data: it.request.AppendJSON(nil), envelope: env},
-		answer: &tebra.Response{
-			ID: b.deps.NewID(), RequestID: it.request.ID, CorrelationID: it.request.CorrelationID,
-			Error: bad.Error(), ErrorCode: bad.Code, Timestamp: now, Duration: now.Sub(it.arrival),
-			UserID: it.request.UserID, Action: it.request.Action,
-		},
+		answer: &tebra.Response{ID: b.deps.NewID(), Error: bad.Error(), ErrorCode: bad.Code},
 	}
 }
 
@@ -283,12 +278,27 @@ func (b *Bridge) rejectOnce(giveUp context.Context, rejects []reject) (failed []
 	return failed, first
 }
 
+// finishReject answers and acknowledges an entry whose dead letter is out. It has
+// a while for it even when the time for publishing is over: cut off here, the
+// letter would go out once more.
 func (b *Bridge) finishReject(ctx context.Context, r *reject) error {
-	done, err := b.stream.Reject(ctx, r.entryID, r.lane, r.answer)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ackGrace)
+	defer cancel()
+	done, err := b.endReject(ctx, r)
 	if err != nil || !done {
 		return err
 	}
 	b.counts.rejected.Add(1)
 	b.log.Warn("entry rejected", "entryId", r.entryID, "reason", string(r.err.Code), "answered", r.answer != nil)
 	return nil
+}
+
+// endReject reports whether it was this bridge that ended the entry. The ledger
+// sees to it that an entry which was a request to another bridge is not answered
+// beside the function that serves it.
+func (b *Bridge) endReject(ctx context.Context, r *reject) (bool, error) {
+	if r.answer == nil {
+		return b.stream.Discard(ctx, r.entryID)
+	}
+	return b.deps.Ledger.Reject(ctx, r.letter.envelope, *r.answer)
 }

@@ -45,6 +45,10 @@
 //	            └──────────┘        │ unknown  │ ◀── a write without record,
 //	                                └──────────┘     or of another epoch
 //
+// Reject answers an entry that nobody has claimed and nobody will; its request's
+// record goes from admitted to done with it if it was made for that entry, and else stays
+// as it is.
+//
 // Release says that the call had no effect; unknown can be released too, and is
 // then retrying, but stays unknown. A lease that ran out changes nothing by
 // itself: its holder may still Complete until another has claimed.
@@ -70,7 +74,8 @@
 //	answer      when done: stream ID of the response, to be repeated
 //	orphan      Complete made it, because Redis had lost the record: what was before
 //	            is not known
-//	a:<entry>   an answered entry: response's stream ID, token, how
+//	a:<entry>   an answered entry: response's stream ID, token, how; after a Reject it
+//	            may be all that there is
 //	answers     how many of them
 //	evicted     the list of them overflowed: its oldest were dropped
 //	r:<entry>   a replayed entry: the new entry, token

@@ -103,6 +103,7 @@ func (w *world) actions() map[string]func(*rapid.T) {
 	}{
 		{"send", 2, w.send},
 		{"admit", 3, w.admit},
+		{"reject", 1, w.reject},
 		{"deliver", 4, w.deliver},
 		{"work", 9, w.work},
 		{"duplicate", 1, w.duplicate},
@@ -231,6 +232,28 @@ func (w *world) take(t *rapid.T, e *entry, dies int) {
 	e.unread = false
 }
 
+// A bridge of another configuration takes an entry, which another may have
+// published before, and will not serve it.
+func (w *world) reject(t *rapid.T) {
+	e, ok := pick(t, "unread entry", w.entries, func(e *entry) bool { return e.unread })
+	if !ok || (e.taken && !w.pending(tebra.GroupBridge, e)) {
+		return
+	}
+	e.taken = true
+	w.must(w.rdb.Do(w.t.Context(), "XCLAIM", w.keys.Requests(), tebra.GroupBridge, "b", 0, e.id(), "FORCE", "JUSTID").Err())
+	answer := fail(tebra.TooLarge)
+	answer.ID = w.l.newAnswerID()
+	w.command(t, "reject", func() string {
+		done, err := w.l.Reject(context.Background(), e.d.Envelope, answer)
+		w.must(err)
+		return fmt.Sprint(done)
+	})
+	if w.pending(tebra.GroupBridge, e) {
+		t.Fatalf("entry %s is still in hand after its rejection", e.id())
+	}
+	e.unread = false
+}
+
 func (w *world) acknowledge(group string, e *entry) {
 	w.must(w.rdb.XAck(w.t.Context(), w.keys.Requests(), group, e.id()).Err())
 }
@@ -254,9 +277,9 @@ func (w *world) ended(e *entry) bool {
 // grantAnew notes that an admission without a record makes one: whoever sends a
 // request after Redis lost it may have it called.
 func (w *world) grantAnew(e *entry) {
-	n, err := w.rdb.Exists(w.t.Context(), w.keys.Ledger(e.d.Envelope.Ledger)).Result()
+	known, err := w.rdb.HExists(w.t.Context(), w.keys.Ledger(e.d.Envelope.Ledger), "state").Result()
 	w.must(err)
-	if n == 0 {
+	if !known {
 		w.grants[e.d.Envelope.Ledger]++
 	}
 }

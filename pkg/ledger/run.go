@@ -133,3 +133,24 @@ func (l *Ledger) Return(ctx context.Context, c *Claim, code tebra.ErrorCode) err
 		string(code), c.Delivery.Envelope.Lane, boolArg(c.begun))
 	return l.step(cmd, c, "return", map[string]error{"stale": ErrStale, "gone": ErrEntryGone})
 }
+
+// Reject answers an entry that will not be served, because it is no request or
+// Pub/Sub won't carry it, and takes it out of every hand. It needs no claim, for
+// such an entry has none; should it have been a request to a bridge of another
+// configuration, then whoever works on it answers, or has answered, and Reject
+// only takes it out of hand and returns false. Of e the names, the ledger's hash, the
+// lane and the entry count; of answer the ID, which must be this rejection's alone
+// and makes it safe to repeat, ErrorCode and Error. The dead letter must have been
+// published before.
+func (l *Ledger) Reject(ctx context.Context, e tebra.Envelope, answer tebra.Response) (bool, error) {
+	c := &Claim{Delivery: Delivery{Envelope: e}, token: answer.ID}
+	if answer.ID == "" || answer.State() == tebra.Success {
+		return false, c.wrap("reject", errors.New("the answer must be an error, with an ID"))
+	}
+	word, err := l.run(ctx, l.rdb, rejectScript, c.Delivery, c.token, nil,
+		answer.ID, string(answer.ErrorCode), body(answer)).Text()
+	if err != nil {
+		return false, c.wrap("reject", err)
+	}
+	return word == "ok", nil
+}

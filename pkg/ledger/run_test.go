@@ -243,6 +243,97 @@ func TestCompleteIsFencedAndOnce(t *testing.T) {
 	}
 }
 
+func TestARejectedEntryIsAnsweredUnlessSomebodyElseDoes(t *testing.T) {
+	t.Parallel()
+	other := request{id: aWrite.id, params: `{"q":"other"}`, write: true}
+	cases := []struct {
+		name   string
+		before func(f *fixture, d Delivery)
+		want   bool
+		open   bool
+		then   Verdict  // of a delivery that was under way all the same
+		said   []string // the entry's answers by then
+	}{
+		{"never seen", func(f *fixture, d Delivery) { f.must(f.rdb.Del(f.t.Context(), f.keys.Ledger(d.Envelope.Ledger)).Err()) }, true, false, Answered, []string{"too_large"}},
+		{"admitted and published by another bridge", func(*fixture, Delivery) {}, true, false, Answered, []string{"too_large"}},
+		{"put back into its line", func(f *fixture, d Delivery) { f.must(f.l.Return(f.t.Context(), f.run(d), tebra.Unavailable)) }, true, false, Answered, []string{"too_large"}},
+		{"claimed", func(f *fixture, d Delivery) { f.run(d) }, false, true, Busy, nil},
+		{"to be tried again", func(f *fixture, d Delivery) { f.must(f.l.Release(f.t.Context(), f.run(d), tebra.Unavailable)) }, false, true, Run, nil},
+		{"answered", func(f *fixture, d Delivery) { f.must(f.l.Complete(f.t.Context(), f.run(d), succeed())) }, false, false, Answered, []string{"ok"}},
+		{"replayed", func(f *fixture, d Delivery) {
+			f.run(d)
+			f.expire()
+			_, err := f.l.Replay(f.t.Context(), replayOf(d, aWrite, true))
+			f.must(err)
+		}, false, false, Superseded, nil},
+		{"another entry of its request is answered", func(f *fixture, _ Delivery) {
+			f.must(f.l.Complete(f.t.Context(), f.run(f.send(aWrite)), succeed()))
+		}, true, false, Answered, []string{"too_large"}},
+		{"another request under its ID runs", func(f *fixture, d Delivery) {
+			f.must(f.rdb.Del(f.t.Context(), f.keys.Ledger(d.Envelope.Ledger)).Err())
+			f.run(f.send(other))
+		}, true, false, Answered, []string{"too_large"}},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			onEveryRedis(t, func(t *testing.T, f *fixture) {
+				d := f.send(aWrite)
+				c.before(f, d)
+				answer := fail(tebra.TooLarge)
+				answer.ID = "rejection"
+				reject := func() {
+					got, err := f.l.Reject(t.Context(), d.Envelope, answer)
+					if err != nil || got != c.want {
+						t.Errorf("Reject() = %v, %v, want %v", got, err, c.want)
+					}
+				}
+				reject()
+				f.unchanged("the second Reject()", reject)
+				answer.ID = "another's rejection"
+				if got, err := f.l.Reject(t.Context(), d.Envelope, answer); err != nil || got {
+					t.Errorf("another's Reject() = %v, %v, want false", got, err)
+				}
+				f.wantSets(d, c.open, c.name == "to be tried again")
+				f.wantVerdict(f.claim(d), c.then)
+				f.wantAnswers(d, c.said...)
+			})
+		})
+	}
+}
+
+func TestARejectionLeavesTheRequestToBeSentAgain(t *testing.T) {
+	t.Parallel()
+	onEveryRedis(t, func(t *testing.T, f *fixture) {
+		d := f.arrive(aWrite)
+		answer := fail(tebra.TooLarge)
+		answer.ID = "rejection"
+		if _, err := f.l.Reject(t.Context(), d.Envelope, answer); err != nil {
+			t.Fatal(err)
+		}
+		smaller := f.send(request{id: aWrite.id, params: `{}`, write: true})
+		f.must(f.l.Complete(t.Context(), f.run(smaller), succeed()))
+		f.wantAnswers(smaller, "ok")
+	})
+}
+
+func TestOnlyAnErrorRejects(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, miniClient(t))
+	d := f.send(aWrite)
+	unnamed := fail(tebra.TooLarge)
+	unnamed.ID = ""
+	named := succeed()
+	named.ID = "answer"
+	for name, answer := range map[string]tebra.Response{"a success": named, "without ID": unnamed} {
+		f.unchanged("Reject() of "+name, func() {
+			if done, err := f.l.Reject(t.Context(), d.Envelope, answer); err == nil || done {
+				t.Errorf("Reject() of %s = %v, %v, want an error", name, done, err)
+			}
+		})
+	}
+}
+
 func TestCompleteRefusesWhatIsNoAnswer(t *testing.T) {
 	t.Parallel()
 	onEveryRedis(t, func(t *testing.T, f *fixture) {

@@ -30,6 +30,8 @@ var (
 	releaseLua string
 	//go:embed lua/return.lua
 	returnLua string
+	//go:embed lua/reject.lua
+	rejectLua string
 	//go:embed lua/replay.lua
 	replayLua string
 
@@ -40,5 +42,6 @@ var (
 	unstartScript  = redis.NewScript(clockLua + deliveryLua + unstartLua)
 	completeScript = redis.NewScript(clockLua + deliveryLua + completeLua)
 	releaseScript  = redis.NewScript(clockLua + deliveryLua + releaseLua)
+	rejectScript   = redis.NewScript(clockLua + deliveryLua + rejectLua)
 	returnScript   = redis.NewScript(clockLua + deliveryLua + returnLua)
 )

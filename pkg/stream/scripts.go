@@ -67,7 +67,7 @@ return #parked
 //	ARGV  1 group parked, 2 group bridge, 3 lane, 4 window, 5 consumer, 6 how many
 //	      to look at, at most
 //	returns {entries as XRANGE gives them, IDs that are no longer in the stream};
-//	the latter stay parked until [Stream.Reject] takes them out, and take no room
+//	the latter stay parked until [Stream.Discard] takes them out, and take no room
 var fill = redis.NewScript(`
 local room = tonumber(ARGV[4]) - math.max(redis.call('ZCARD', KEYS[1]) - redis.call('ZCARD', KEYS[2]), 0)
 if room <= 0 then return {{}, {}} end
@@ -110,7 +110,7 @@ return {entries, gone}
 //	      5 at most
 //	returns {ID of the last one looked at, "" when there are no more; entries as
 //	XRANGE gives them; IDs that are no longer in the stream, which stay pending
-//	for whom they were until [Stream.Reject] takes them out}
+//	for whom they were until [Stream.Discard] takes them out}
 var autoClaim = redis.NewScript(`
 local idle = redis.call('XPENDING', KEYS[1], ARGV[1], 'IDLE', ARGV[3], ARGV[4], '+', ARGV[5])
 local entries, gone = {}, {}
@@ -152,28 +152,18 @@ claim[#claim + 1] = 'JUSTID'
 return #redis.call(unpack(claim))
 `)
 
-// reject acknowledges an entry that is no request and, only if it was still
-// there to be acknowledged, answers it.
+// discard acknowledges an entry that nobody can be told about.
 //
-//	KEYS  1 requests, 2 responses, 3 status, 4 open (of the lane)
-//	ARGV  1 group bridge, 2 group parked, 3 entry ID, 4 number of response
-//	      arguments, then the response's fields, then the status's; without any,
-//	      nobody is answered
-//	returns 1 if it was acknowledged now, else 0
-var reject = redis.NewScript(`
+//	KEYS  1 requests
+//	ARGV  1 group bridge, 2 group parked, 3 entry ID
+//	returns 1 if it was there to be acknowledged, else 0
+var discard = redis.NewScript(`
 local pending = 0
 for i = 1, 2 do -- miniredis's XACK doesn't count entries that are no longer in the stream
   pending = pending + #redis.call('XPENDING', KEYS[1], ARGV[i], ARGV[3], ARGV[3], 1)
   redis.call('XACK', KEYS[1], ARGV[i], ARGV[3])
 end
-if pending == 0 then return 0 end
-redis.call('ZREM', KEYS[4], ARGV[3])
-local n = tonumber(ARGV[4])
-if n > 0 then
-  redis.call('XADD', KEYS[2], '*', unpack(ARGV, 5, 4 + n))
-  redis.call('XADD', KEYS[3], '*', unpack(ARGV, 5 + n))
-end
-return 1
+return pending > 0 and 1 or 0
 `)
 
 // leave removes a consumer unless something is pending for it.
@@ -254,7 +244,7 @@ func (s *Stream) Park(ctx context.Context, lane string, ids []string) error {
 // Fill takes up to most (at most 1,000) of the entries that wait for a lane into
 // consumer's hand, oldest first, as far as its window has room. They are open
 // then. gone are IDs that waited but were trimmed by others meanwhile: they are
-// returned again until [Stream.Reject] takes them out.
+// returned again until [Stream.Discard] takes them out.
 func (s *Stream) Fill(ctx context.Context, lane string, window int, consumer string, most int) (entries []Entry, gone []string, err error) {
 	keys := []string{s.keys.Open(lane), s.keys.Retrying(lane), s.keys.Requests()}
 	raw, err := s.evalRaw(ctx, fill, keys, tebra.GroupParked, tebra.GroupBridge, lane, window, consumer, most)
@@ -285,30 +275,12 @@ func (s *Stream) evalRaw(ctx context.Context, script *redis.Script, keys []strin
 	return s.rdb.DoRaw(ctx, call...).Result()
 }
 
-// Reject acknowledges an entry that is no request, in hand or parked, and, if
-// nobody did before, adds answer and status. A nil answer adds neither: nobody can be told. It takes
-// the entry out of the lane's open set, should it be there, and reports whether
-// it was the one to do so.
-func (s *Stream) Reject(ctx context.Context, id, lane string, answer *tebra.Response) (bool, error) {
-	args := []any{tebra.GroupBridge, tebra.GroupParked, id, 0}
-	if answer != nil {
-		fields := answer.Fields()
-		args[3] = len(fields)
-		for _, f := range fields {
-			args = append(args, f)
-		}
-		status := tebra.StatusUpdate{
-			CorrelationID: answer.CorrelationID, RequestID: answer.RequestID, State: answer.State(),
-			Timestamp: answer.Timestamp, UserID: answer.UserID, Action: answer.Action, ErrorCode: answer.ErrorCode,
-		}
-		for _, f := range status.Fields() {
-			args = append(args, f)
-		}
-	}
-	keys := []string{s.keys.Requests(), s.keys.Responses(), s.keys.Status(), s.keys.Open(lane)}
-	done, err := reject.Run(ctx, s.rdb, keys, args...).Bool()
+// Discard acknowledges an entry, in hand or parked, that nobody can be told
+// about, and reports whether it was the one to do so.
+func (s *Stream) Discard(ctx context.Context, id string) (bool, error) {
+	done, err := discard.Run(ctx, s.rdb, []string{s.keys.Requests()}, tebra.GroupBridge, tebra.GroupParked, id).Bool()
 	if err != nil {
-		return false, fmt.Errorf("rejecting entry %s: %w", id, err)
+		return false, fmt.Errorf("discarding entry %s: %w", id, err)
 	}
 	return done, nil
 }

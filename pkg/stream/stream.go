@@ -124,7 +124,7 @@ func (s *Stream) Get(ctx context.Context, id string) (Entry, error) {
 // without a sign of life for at least idle, beginning at cursor ("0-0" at
 // first), and returns where to go on ("0-0" when it is through). gone are IDs
 // that were trimmed while pending: they stay pending for whom they were, and
-// are returned again, until [Stream.Reject] takes them out.
+// are returned again, until [Stream.Discard] takes them out.
 func (s *Stream) AutoClaim(ctx context.Context, consumer string, idle time.Duration, cursor string, count int) (entries []Entry, gone []string, next string, err error) {
 	raw, err := s.evalRaw(ctx, autoClaim, []string{s.keys.Requests()},
 		tebra.GroupBridge, consumer, idle.Milliseconds(), cursor, count)

@@ -178,7 +178,7 @@ func TestWhoWaitsOutABackoffLeavesItsRoomToOthers(t *testing.T) {
 	}
 }
 
-func TestAnEntryTrimmedWhileParkedStaysSoUntilItIsRejected(t *testing.T) {
+func TestAnEntryTrimmedWhileParkedStaysSoUntilItIsDiscarded(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	ids := b.add(2)
@@ -195,22 +195,21 @@ func TestAnEntryTrimmedWhileParkedStaysSoUntilItIsRejected(t *testing.T) {
 	}
 	b.wantIDs("gone", gone, ids[:1])
 	b.wantIDs("parked", b.pending(tebra.GroupParked, lane), ids[:1])
-	b.rejectOnce(ids[0])
+	b.discardOnce(ids[0])
 	b.wantIDs("parked", b.pending(tebra.GroupParked, lane), nil)
 }
 
-// rejectOnce fails the test unless the first of two rejections of an entry is the
-// one that counts.
-func (b bundle) rejectOnce(id string) {
+// discardOnce fails the test unless the first of two calls is the one that counts.
+func (b bundle) discardOnce(id string) {
 	b.Helper()
 	for i, want := range []bool{true, false} {
-		if got, err := b.s.Reject(b.Context(), id, lane, nil); err != nil || got != want {
-			b.Errorf("Reject() no. %d = %v, %v, want %v", i+1, got, err, want)
+		if got, err := b.s.Discard(b.Context(), id); err != nil || got != want {
+			b.Errorf("Discard() no. %d = %v, %v, want %v", i+1, got, err, want)
 		}
 	}
 }
 
-func TestAnEntryTrimmedWhilePendingStaysSoUntilItIsRejected(t *testing.T) {
+func TestAnEntryTrimmedWhilePendingStaysSoUntilItIsDiscarded(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	ids := b.add(3)
@@ -227,7 +226,7 @@ func TestAnEntryTrimmedWhilePendingStaysSoUntilItIsRejected(t *testing.T) {
 	}
 	b.wantIDs("still pending", b.pending(tebra.GroupBridge, consumer), ids[1:2])
 	b.wantIDs("claimed", b.pending(tebra.GroupBridge, "b2"), []string{ids[0], ids[2]})
-	b.rejectOnce(ids[1])
+	b.discardOnce(ids[1])
 	b.wantIDs("still pending", b.pending(tebra.GroupBridge, consumer), nil)
 }
 
@@ -248,24 +247,6 @@ func TestClaimingGoesOnWhereItStopped(t *testing.T) {
 		next = n
 	}
 	b.wantIDs("claimed", claimed, ids)
-}
-
-func TestARejectedEntryIsAnsweredByOneOnly(t *testing.T) {
-	t.Parallel()
-	b := setup(t)
-	ids := b.add(1)
-	b.read(1)
-	answer := &tebra.Response{ID: "r", RequestID: "q", CorrelationID: "c", ErrorCode: tebra.Malformed, Error: "why", Timestamp: time.UnixMilli(1)}
-	for i, want := range []bool{true, false} {
-		if got, err := b.s.Reject(t.Context(), ids[0], lane, answer); err != nil || got != want {
-			t.Errorf("Reject() no. %d = %v, %v, want %v", i+1, got, err, want)
-		}
-	}
-	for _, key := range []string{b.keys.Responses(), b.keys.Status()} {
-		if n := b.rdb.XLen(t.Context(), key).Val(); n != 1 {
-			t.Errorf("%s has %d entries, want 1", key, n)
-		}
-	}
 }
 
 func TestAConsumerWithPendingEntriesCannotLeave(t *testing.T) {

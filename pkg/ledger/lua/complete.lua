@@ -6,18 +6,20 @@
 --       19 when it was admitted in ms
 -- returns 'ok', or 'stale' when the claim is no longer the caller's
 local code = ARGV[14]
-local f = redis.call('HMGET', record, 'state', 'token', 'a:' .. entry)
+local f = redis.call('HMGET', record, 'state', 'token', 'a:' .. entry, 'verdict')
 if f[3] then
   local by = string.match(f[3], '^%S+ (%S+) %S+$')
   return by == token and 'ok' or 'stale'
 end
 -- Without any record Redis lost it while we worked. Whoever waits still gets
 -- the answer, and the new record keeps the call from being made again; it says
--- that it doesn't know what was before.
+-- that it doesn't know what was before. So does one that a late copy of our claim
+-- made after the loss: it says unknown, and we were told run.
 if f[1] and f[2] ~= token then return 'stale' end
 
 local answer = respond(ARGV[13], code, ARGV[15], tonumber(ARGV[16]))
-if not f[1] then redis.call('HSET', record, 'orphan', '1') end
+local lost = not f[1] or (f[4] == 'unknown' and code ~= 'outcome_unknown')
+if lost then redis.call('HSET', record, 'orphan', '1') end
 redis.call('HSET', record, 'state', 'done', 'entry', entry, 'outcome', code, 'answer', answer)
 if ARGV[17] ~= '' then redis.call('HSETNX', record, 'print', ARGV[17]) end
 redis.call('HSETNX', record, 'epoch', ARGV[18])
