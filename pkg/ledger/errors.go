@@ -34,7 +34,7 @@ type RefusedError struct {
 }
 
 func (e *RefusedError) Error() string {
-	return "replay of entry " + e.EntryID + " refused: " + e.Reason.explain()
+	return "replay of entry " + e.EntryID + " refused: " + e.Reason.Explain()
 }
 
 // Refusal is why a dead letter was not replayed.
@@ -57,7 +57,8 @@ const (
 	Unsettled Refusal = "unsettled"
 )
 
-func (r Refusal) explain() string {
+// Explain says for people why, and what to do.
+func (r Refusal) Explain() string {
 	switch r {
 	case Succeeded:
 		return "the request succeeded since; drop the dead letter"

@@ -56,7 +56,10 @@ func (l *Ledger) replay(ctx context.Context, r Replay, token string, looking boo
 		l.clock(), l.cfg.TTL.Milliseconds(), token, r.EntryID,
 		tebra.Fingerprint(r.Request.Action, r.Request.Params), boolArg(r.Write), boolArg(r.Force), token, maxReplays, boolArg(looking),
 	}
-	reply, err := replayScript.Run(ctx, l.rdb, keys, append(args, entryFields(r)...)...).StringSlice()
+	if !looking {
+		args = append(args, entryFields(r)...)
+	}
+	reply, err := replayScript.Run(ctx, l.rdb, keys, args...).StringSlice()
 	if err != nil {
 		return Replayed{}, fmt.Errorf("replay entry %s: %w", r.EntryID, err)
 	}
