@@ -127,6 +127,9 @@ func (a *app) commands() []commandGroup {
 		{"Requests", []*cobra.Command{
 			a.sendCommand(),
 		}},
+		{"Dead letters", []*cobra.Command{
+			a.deadLettersCommand(),
+		}},
 		{"On this machine", []*cobra.Command{
 			a.localCommand(),
 		}},

@@ -56,6 +56,7 @@ type command struct {
 	stdin    string
 	terminal bool
 	local    func(context.Context, local.Options, io.Writer) error
+	change   func(string) string // of what is compared with a golden file
 	stdout   output
 	stderr   output
 }
@@ -129,6 +130,9 @@ func (c *command) golden(t *testing.T, name string, exit int) {
 	got = elapsedText.ReplaceAllString(got, "  +TIME")
 	got = elapsedJSON.ReplaceAllString(got, `"elapsedMs":TIME`)
 	got = entryID.ReplaceAllString(got, "ENTRY")
+	if c.change != nil {
+		got = c.change(got)
+	}
 	path := filepath.Join("testdata", name+".golden")
 	if *update {
 		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {

@@ -33,7 +33,7 @@ const (
 	// pullTime is how much longer than Config.Quiet one pull may wait for a first
 	// letter. The service may wait for long before it says that there is none;
 	// nothing in that time is as good. Google's emulator answers a second before.
-	pullTime = 2 * time.Second
+	pullTime = 1200 * time.Millisecond
 	// callTimeout bounds one call that does not wait for messages.
 	callTimeout = 10 * time.Second
 	// afterwards is how long giving back and acknowledging may take once the
