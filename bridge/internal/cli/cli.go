@@ -130,6 +130,9 @@ func (a *app) commands() []commandGroup {
 		{"Dead letters", []*cobra.Command{
 			a.deadLettersCommand(),
 		}},
+		{"Installations", []*cobra.Command{
+			a.doctorCommand(),
+		}},
 		{"On this machine", []*cobra.Command{
 			a.localCommand(),
 		}},

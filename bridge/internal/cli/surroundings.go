@@ -10,6 +10,8 @@ import (
 
 	pubsub "cloud.google.com/go/pubsub/v2/apiv1"
 	"github.com/spf13/pflag"
+	"golang.org/x/oauth2"
+	"google.golang.org/api/idtoken"
 
 	"tebraproxy/bridge/internal/local"
 	"tebraproxy/pkg/config"
@@ -132,4 +134,24 @@ func interrupted(ctx context.Context, err error, done string) error {
 		return err
 	}
 	return fmt.Errorf("%w: %s", errInterrupted, done)
+}
+
+// identity gives Google ID tokens, where the API stands behind Cloud Run's IAM.
+type identity struct{ source oauth2.TokenSource }
+
+// identityTokens returns the tokens of a service account's credentials; a person's
+// own can't make any.
+func identityTokens(ctx context.Context, audience string) (identity, error) {
+	source, err := idtoken.NewTokenSource(ctx, audience)
+	return identity{source}, err
+}
+
+// Token returns a token that is valid now. The source knows no context; its own
+// requests are bounded.
+func (i identity) Token(context.Context) (string, error) {
+	token, err := i.source.Token()
+	if err != nil {
+		return "", err
+	}
+	return token.AccessToken, nil
 }
