@@ -35,13 +35,14 @@ type installation struct {
 	ledger *ledger.Ledger
 	spec   topology.Spec
 	pubsub *peertest.PubSub
+	subs   *pubsub.SubscriptionAdminClient
 	letter *publish.Publisher
 	n      int
 }
 
-func newInstallation(t *testing.T) *installation {
+func newInstallation(t *testing.T, options ...peertest.RedisOption) *installation {
 	t.Helper()
-	i := &installation{T: t, redis: peertest.Redis(t), pubsub: peertest.Emulator(t)}
+	i := &installation{T: t, redis: peertest.Redis(t, options...), pubsub: peertest.Emulator(t)}
 	i.rdb = i.redis.Client()
 	i.keys, _ = tebra.NewKeys(tebra.DefaultPrefix)
 	i.ledger = ledger.New(i.rdb, i.keys, ledger.Config{})
@@ -52,10 +53,10 @@ func newInstallation(t *testing.T) *installation {
 	topics, err := pubsub.NewTopicAdminClient(t.Context(), publish.ClientOptions(i.pubsub.Addr())...)
 	i.must(err)
 	t.Cleanup(func() { topics.Close() })
-	subs, err := pubsub.NewSubscriptionAdminClient(t.Context(), publish.ClientOptions(i.pubsub.Addr())...)
+	i.subs, err = pubsub.NewSubscriptionAdminClient(t.Context(), publish.ClientOptions(i.pubsub.Addr())...)
 	i.must(err)
-	t.Cleanup(func() { subs.Close() })
-	i.must(topology.Create(t.Context(), topics, subs, i.spec))
+	t.Cleanup(func() { i.subs.Close() })
+	i.must(topology.Create(t.Context(), topics, i.subs, i.spec))
 	i.letter = publish.New(topics, "projects/"+i.spec.Project+"/topics/"+i.spec.DeadLetters)
 	return i
 }

@@ -60,13 +60,27 @@ func (e *examination) groups(ctx context.Context, a area) bool {
 		}
 	}
 	a.ok("groups", "%s and %s", tebra.GroupBridge, tebra.GroupParked)
-	bridge := found[tebra.GroupBridge]
-	if bridge.Lag > longLag {
-		a.warn("lag", fmt.Sprintf("%d entries are unread", bridge.Lag), "is the breaker open, or are too few bridges running? 'tebra status' tells more")
-	} else {
-		a.ok("lag", "%d entries unread, %d in hand, %d parked", max(bridge.Lag, 0), bridge.Pending, found[tebra.GroupParked].Pending)
-	}
+	e.lag(ctx, a, found[tebra.GroupBridge], found[tebra.GroupParked])
 	return true
+}
+
+func (e *examination) lag(ctx context.Context, a area, bridge, parked redis.XInfoGroup) {
+	stream, err := e.Redis.XInfoStream(ctx, e.Keys.Requests()).Result()
+	if err != nil {
+		a.skip("lag", "%s can't be looked at: %s", e.Keys.Requests(), errText(err))
+		return
+	}
+	held := fmt.Sprintf("%d in hand, %d parked", bridge.Pending, parked.Pending)
+	switch {
+	case stream.LastGeneratedID == bridge.LastDeliveredID:
+		a.ok("lag", "nothing unread, %s", held)
+	case bridge.Lag > longLag:
+		a.warn("lag", fmt.Sprintf("%d entries are unread, %s", bridge.Lag, held), "is the breaker open, or are too few bridges running? 'tebra status' tells more")
+	case bridge.Lag > 0:
+		a.ok("lag", "%d entries unread, %s", bridge.Lag, held)
+	default: // Redis before 7.0 does not count them
+		a.ok("lag", "some entries unread, %s", held)
+	}
 }
 
 // stuck looks for entries that somebody took and nobody goes on with.
