@@ -60,7 +60,7 @@ run "reject_a_key_with_a_line_end" {
 run "reject_a_name_whose_accounts_are_too_long" {
   command = plan
   variables {
-    name = "tebra-staging-eu1"
+    name = "tebra-staging-eu12"
   }
   expect_failures = [var.name]
 }
@@ -76,7 +76,7 @@ run "reject_a_name_that_ends_with_a_hyphen" {
 run "admit_the_longest_name" {
   command = plan
   variables {
-    name = "tebra-staging-eu"
+    name = "tebra-staging-eu1"
   }
 }
 

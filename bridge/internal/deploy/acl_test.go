@@ -127,7 +127,7 @@ func runEverything(t *testing.T, server *peertest.RedisServer) {
 	opts := local.DefaultOptions()
 	opts.Redis = aclURL(server)
 	opts.MinBackoff, opts.MaxBackoff, opts.MaxAttempts = local.FastMinBackoff, local.FastMaxBackoff, 5
-	pipeline := startPipeline(t, opts)
+	pipeline := startPipeline(t, opts, wait)
 	want := sendEveryKind(t, pipeline)
 	throughGateway(t, aclClient(t, server))
 	peertest.Eventually(t, 2*wait, "an answer to every request", func() bool { return maps.Equal(answers(t, pipeline.Redis, want), want) })
@@ -137,9 +137,9 @@ func runEverything(t *testing.T, server *peertest.RedisServer) {
 	}
 }
 
-func startPipeline(t *testing.T, opts local.Options) *local.Pipeline {
+func startPipeline(t *testing.T, opts local.Options, within time.Duration) *local.Pipeline {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), wait)
+	ctx, cancel := context.WithTimeout(t.Context(), within)
 	defer cancel()
 	p, err := local.Start(ctx, opts, slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})))
 	if err != nil {

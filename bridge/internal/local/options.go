@@ -1,6 +1,7 @@
 package local
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/url"
@@ -60,6 +61,10 @@ type Options struct {
 	// Instances is how many instances of the functions answer pushes, in turn, as
 	// on Cloud Run: 0 to 10, where 0 means 1.
 	Instances int
+
+	// MakeTopology, when set, makes the topics and subscriptions in place of package
+	// topology, pushing to those URLs of the functions. PubSubEmulator must be set.
+	MakeTopology func(ctx context.Context, processURL, recordURL string) error
 
 	// Environ is the environment, in the form of os.Environ.
 	Environ []string

@@ -256,6 +256,10 @@ func (p *Pipeline) background(f func(context.Context) error, log *slog.Logger) {
 }
 
 func (p *Pipeline) createTopology(ctx context.Context, opts Options) error {
+	processURL, recordURL := p.Info.FunctionsURL+"/"+functions.ProcessRequest, p.Info.FunctionsURL+"/"+functions.RecordDeadLetter
+	if opts.MakeTopology != nil {
+		return opts.MakeTopology(ctx, processURL, recordURL)
+	}
 	topics, err := pubsub.NewTopicAdminClient(ctx, publish.ClientOptions(p.Info.PubSubEmulator)...)
 	if err != nil {
 		return fmt.Errorf("making a client of Pub/Sub: %w", err)
@@ -269,8 +273,7 @@ func (p *Pipeline) createTopology(ctx context.Context, opts Options) error {
 	spec := topology.Production(topology.Spec{
 		Project: opts.Project, Requests: p.Info.RequestsTopic, DeadLetters: p.Info.DeadLettersTopic,
 		Inspect:    p.Info.InspectSubscription,
-		ProcessURL: p.Info.FunctionsURL + "/" + functions.ProcessRequest,
-		RecordURL:  p.Info.FunctionsURL + "/" + functions.RecordDeadLetter,
+		ProcessURL: processURL, RecordURL: recordURL,
 	})
 	spec.MinBackoff, spec.MaxBackoff, spec.MaxAttempts = opts.MinBackoff, opts.MaxBackoff, opts.MaxAttempts
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)

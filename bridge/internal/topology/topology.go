@@ -108,11 +108,12 @@ func (s Spec) subscriptions() []*pubsubpb.Subscription {
 		MinimumBackoff: durationpb.New(s.MinBackoff), MaximumBackoff: durationpb.New(s.MaxBackoff),
 	}
 	ack := int32(s.AckDeadline / time.Second)
+	never := &pubsubpb.ExpirationPolicy{} // without one, a subscription that is idle for 31 days is gone
 	return []*pubsubpb.Subscription{{
 		Name: s.subscription(Subscription(s.Requests)), Topic: s.topic(s.Requests),
 		PushConfig:         &pubsubpb.PushConfig{PushEndpoint: s.ProcessURL},
 		AckDeadlineSeconds: ack, MessageRetentionDuration: durationpb.New(s.RequestRetention),
-		RetryPolicy: retry,
+		RetryPolicy: retry, ExpirationPolicy: never,
 		DeadLetterPolicy: &pubsubpb.DeadLetterPolicy{
 			DeadLetterTopic: s.topic(s.DeadLetters), MaxDeliveryAttempts: int32(s.MaxAttempts),
 		},
@@ -120,9 +121,10 @@ func (s Spec) subscriptions() []*pubsubpb.Subscription {
 		Name: s.subscription(Subscription(s.DeadLetters)), Topic: s.topic(s.DeadLetters),
 		PushConfig:         &pubsubpb.PushConfig{PushEndpoint: s.RecordURL},
 		AckDeadlineSeconds: ack, MessageRetentionDuration: durationpb.New(s.DeadLetterRetained),
-		RetryPolicy: retry,
+		RetryPolicy: retry, ExpirationPolicy: never,
 	}, {
 		Name: s.subscription(s.Inspect), Topic: s.topic(s.DeadLetters),
 		AckDeadlineSeconds: ack, MessageRetentionDuration: durationpb.New(s.DeadLetterRetained),
+		ExpirationPolicy: never,
 	}}
 }
