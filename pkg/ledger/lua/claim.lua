@@ -10,12 +10,15 @@ local epochKey = KEYS[7]
 local calling, print, write, epoch = ARGV[13] == 'call', ARGV[14], ARGV[15] == '1', ARGV[16]
 local admitted, lease, responseId, duplicate = ARGV[17], tonumber(ARGV[18]), ARGV[19], ARGV[20]
 
-local f = redis.call('HMGET', record, 'state', 'entry', 'print', 'token', 'verdict', 'lease', 'attempts',
-  'started', 'epoch', 'outcome', 'answer', 'code', 'past', 'evicted', 'a:' .. entry, 'r:' .. entry)
+-- Most claims are a read's first: it has no record yet, and to ask which fields a
+-- key lacks costs more than to ask whether it is there.
+local f = redis.call('EXISTS', record) == 0 and {} or redis.call('HMGET', record, 'state', 'entry', 'print',
+  'token', 'verdict', 'lease', 'attempts', 'started', 'epoch', 'outcome', 'answer', 'code', 'past', 'evicted',
+  'a:' .. entry, 'r:' .. entry, 'admitted', 'answers')
 local state, worked, known, holder, held = f[1], f[2], f[3] or '', f[4], f[5]
 local until_, attempts, started = tonumber(f[6] or 0), tonumber(f[7] or 0), f[8]
 local born, outcome, answer, code, past = f[9], f[10] or '', f[11], f[12] or '', f[13]
-local evicted, answered, replayed = f[14], f[15], f[16]
+local evicted, answered, replayed, since, listed = f[14], f[15], f[16], f[17], f[18]
 
 local function reply(verdict, left)
   if state then keep() end
@@ -25,7 +28,7 @@ end
 -- refuse answers the entry with error duplicate and leaves the record's own run
 -- and outcome alone.
 local function refuse()
-  remember(respond(responseId, 'duplicate', duplicate, 0), 'conflict')
+  remember(respond(responseId, 'duplicate', duplicate, 0), 'conflict', listed, {})
   close()
   return reply('conflict', 0)
 end
@@ -37,7 +40,7 @@ local function repeat_()
   local old = {}
   for i = 1, #found[1][2], 2 do old[found[1][2][i]] = found[1][2][i + 1] end
   local body = outcome == '' and old['data'] or old['error']
-  remember(respond(responseId, outcome, body or '', tonumber(old['attempts'] or 0)), 'repeated')
+  remember(respond(responseId, outcome, body or '', tonumber(old['attempts'] or 0)), 'repeated', listed, {})
   close()
   return reply('repeated', 0)
 end
@@ -80,16 +83,17 @@ if holder and until_ > now then return reply('busy', until_ - now) end
 local verdict = unknown() and 'unknown' or 'run'
 local counted = calling and verdict == 'run'
 if counted then attempts = attempts + 1 end
-redis.call('HSET', record, 'state', 'running', 'entry', entry, 'token', token, 'verdict', verdict,
-  'lease', whole(now + lease), 'attempts', whole(attempts))
-if verdict == 'unknown' then
-  redis.call('HSETNX', record, 'started', '1')
-else
-  redis.call('HDEL', record, 'started')
+local fields = {'state', 'running', 'entry', entry, 'token', token, 'verdict', verdict,
+  'lease', whole(now + lease), 'attempts', whole(attempts)}
+local function set(field, value)
+  fields[#fields + 1] = field
+  fields[#fields + 1] = value
 end
-if print ~= '' then redis.call('HSETNX', record, 'print', print) end
-redis.call('HSETNX', record, 'epoch', epoch)
-redis.call('HSETNX', record, 'admitted', admitted)
+if verdict == 'unknown' and not started then set('started', '1') end
+if known == '' and print ~= '' then set('print', print) end
+if not born then set('epoch', epoch) end
+if not since then set('admitted', admitted) end
+redis.call('HSET', record, unpack(fields))
 redis.call('ZREM', retrying, entry)
 redis.call('ZADD', open, 'NX', whole(arrival), entry)
 if counted then say('processing', attempts, '') end

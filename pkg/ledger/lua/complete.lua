@@ -6,7 +6,7 @@
 --       19 when it was admitted in ms
 -- returns 'ok', or 'stale' when the claim is no longer the caller's
 local code = ARGV[14]
-local f = redis.call('HMGET', record, 'state', 'token', 'a:' .. entry, 'verdict')
+local f = redis.call('HMGET', record, 'state', 'token', 'a:' .. entry, 'verdict', 'answers', 'print', 'epoch', 'admitted')
 if f[3] then
   local by = string.match(f[3], '^%S+ (%S+) %S+$')
   return by == token and 'ok' or 'stale'
@@ -18,14 +18,18 @@ end
 if f[1] and f[2] ~= token then return 'stale' end
 
 local answer = respond(ARGV[13], code, ARGV[15], tonumber(ARGV[16]))
-local lost = not f[1] or (f[4] == 'unknown' and code ~= 'outcome_unknown')
-if lost then redis.call('HSET', record, 'orphan', '1') end
-redis.call('HSET', record, 'state', 'done', 'entry', entry, 'outcome', code, 'answer', answer)
-if ARGV[17] ~= '' then redis.call('HSETNX', record, 'print', ARGV[17]) end
-redis.call('HSETNX', record, 'epoch', ARGV[18])
-redis.call('HSETNX', record, 'admitted', ARGV[19])
+local fields = {'state', 'done', 'entry', entry, 'outcome', code, 'answer', answer}
+local function set(field, value)
+  fields[#fields + 1] = field
+  fields[#fields + 1] = value
+end
+if not f[1] or (f[4] == 'unknown' and code ~= 'outcome_unknown') then set('orphan', '1') end
+if not f[6] and ARGV[17] ~= '' then set('print', ARGV[17]) end
+if not f[7] then set('epoch', ARGV[18]) end
+if not f[8] then set('admitted', ARGV[19]) end
+remember(answer, 'answered', f[5], fields)
 redis.call('HDEL', record, 'token', 'verdict', 'lease', 'started')
-remember(answer, 'answered')
 keep()
-close()
+redis.call('ZREM', open, entry)
+if not f[1] then redis.call('ZREM', retrying, entry) end -- else our claim took it out
 return 'ok'

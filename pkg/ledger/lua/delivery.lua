@@ -32,6 +32,13 @@ local function rfc3339(at)
     math.floor(s / 3600) % 24, math.floor(s / 60) % 60, s % 60, at % 1000)
 end
 
+-- stamp is now as a stream carries it.
+local stamped
+local function stamp()
+  stamped = stamped or rfc3339(now)
+  return stamped
+end
+
 -- keep puts the record's end off once more.
 local function keep() redis.call('PEXPIRE', record, ttl) end
 
@@ -45,7 +52,7 @@ end
 -- are left out.
 local function say(state, attempt, code)
   local fields = {'correlationId', correlationId, 'requestId', requestId, 'status', state,
-    'timestamp', rfc3339(now), 'userId', userId, 'action', action}
+    'timestamp', stamp(), 'userId', userId, 'action', action}
   if attempt > 0 then
     fields[#fields + 1] = 'attempt'
     fields[#fields + 1] = whole(attempt)
@@ -72,11 +79,11 @@ local function respond(id, code, body, attempts)
     fields[#fields + 1] = 'errorCode'
     fields[#fields + 1] = code
   end
-  for _, field in ipairs({'timestamp', rfc3339(now), 'duration', whole(math.max(now - arrival, 0)),
+  say(state, attempts, code)
+  for _, field in ipairs({'timestamp', stamp(), 'duration', whole(math.max(now - arrival, 0)),
     'attempts', whole(attempts), 'userId', userId, 'action', action}) do
     fields[#fields + 1] = field
   end
-  say(state, attempts, code)
   return redis.call('XADD', responses, '*', unpack(fields))
 end
 
@@ -89,11 +96,18 @@ local function before(a, b)
 end
 
 -- remember lists the entry as answered: by which answer, by whom, and how, so
--- that the same caller asking again is told the same. Over the bound the oldest
--- entry leaves the list, and then must not come from the stream again.
-local function remember(answer, how)
-  redis.call('HSET', record, 'a:' .. entry, answer .. ' ' .. token .. ' ' .. how)
-  if redis.call('HINCRBY', record, 'answers', 1) <= mostAnswered then return end
+-- that the same caller asking again is told the same. listed is how many the record
+-- lists so far, and fields what else it is to say from now on: each call of a
+-- command costs a script more than a few fields. Over the bound the oldest entry
+-- leaves the list, and then must not come from the stream again.
+local function remember(answer, how, listed, fields)
+  listed = tonumber(listed or 0) + 1
+  fields[#fields + 1] = 'answers'
+  fields[#fields + 1] = whole(listed)
+  fields[#fields + 1] = 'a:' .. entry
+  fields[#fields + 1] = answer .. ' ' .. token .. ' ' .. how
+  redis.call('HSET', record, unpack(fields))
+  if listed <= mostAnswered then return end
   local oldest
   for _, field in ipairs(redis.call('HKEYS', record)) do
     local id = string.match(field, '^a:(.+)$')
@@ -101,8 +115,7 @@ local function remember(answer, how)
   end
   if not oldest then return end
   redis.call('HDEL', record, 'a:' .. oldest)
-  redis.call('HINCRBY', record, 'answers', -1)
-  redis.call('HSET', record, 'evicted', '1')
+  redis.call('HSET', record, 'answers', whole(listed - 1), 'evicted', '1')
   redis.call('XACK', requests, bridge, oldest)
   redis.call('XACK', requests, parked, oldest)
 end

@@ -7,7 +7,7 @@
 -- ARGV  1 to 12 as in delivery.lua, 13 ID of the response, 14 error code, 15 error text
 -- returns 'ok'; 'answered', 'superseded', or 'begun': somebody answers or has answered
 local code = ARGV[14]
-local f = redis.call('HMGET', record, 'state', 'entry', 'evicted', 'a:' .. entry, 'r:' .. entry)
+local f = redis.call('HMGET', record, 'state', 'entry', 'evicted', 'a:' .. entry, 'r:' .. entry, 'answers')
 local state, worked, evicted, answered, replayed = f[1], f[2], f[3], f[4], f[5]
 
 -- An entry that left the list of answered ones was acknowledged with that, and one
@@ -35,10 +35,8 @@ elseif state and state ~= 'admitted' and worked == entry then
   return 'begun'
 else
   local answer = respond(ARGV[13], code, ARGV[15], 0)
-  if state and worked == entry then
-    redis.call('HSET', record, 'state', 'done', 'outcome', code, 'answer', answer)
-  end
-  remember(answer, 'rejected')
+  local made = state and worked == entry
+  remember(answer, 'rejected', f[6], made and {'state', 'done', 'outcome', code, 'answer', answer} or {})
   keep()
 end
 close()
