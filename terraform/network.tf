@@ -23,9 +23,4 @@ resource "google_compute_subnetwork" "run" {
   region                   = var.region
   ip_cidr_range            = var.subnet_range
   private_ip_google_access = true
-
-  # Cloud Run holds the addresses for up to two hours after its last service has gone.
-  timeouts {
-    delete = "150m"
-  }
 }
