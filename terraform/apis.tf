@@ -3,7 +3,6 @@ locals {
     [
       "artifactregistry.googleapis.com",
       "cloudbuild.googleapis.com",
-      "cloudresourcemanager.googleapis.com",
       "compute.googleapis.com",
       "iam.googleapis.com",
       "logging.googleapis.com",
@@ -28,8 +27,15 @@ resource "google_project_service" "apis" {
   disable_on_destroy = false
 }
 
-# Read once the API that answers is there.
+resource "google_project_service" "resource_manager" {
+  project            = var.project_id
+  service            = "cloudresourcemanager.googleapis.com"
+  disable_on_destroy = false
+}
+
+# Read once the API that answers is there, and no later: while it is to be read, the
+# project's number is unknown, and every binding of an agent would be made anew.
 data "google_project" "this" {
   project_id = var.project_id
-  depends_on = [google_project_service.apis]
+  depends_on = [google_project_service.resource_manager]
 }

@@ -39,6 +39,8 @@ module "messaging" {
   storage_regions = [var.region]
   kms_key         = var.kms_key
 
+  deletion_protection = var.deletion_protection
+
   # The first push must be let in.
   depends_on = [google_cloud_run_v2_service_iam_member.push, google_kms_crypto_key_iam_member.agents]
 }

@@ -175,6 +175,26 @@ run "policy_region_and_key_come_from_variables" {
   }
 }
 
+run "what_can_hold_messages_is_protected" {
+  command = plan
+  module {
+    source = "./modules/messaging"
+  }
+  variables {
+    deletion_protection = true
+  }
+
+  assert {
+    condition = alltrue([
+      for r in [
+        google_pubsub_topic.requests, google_pubsub_topic.dead_letters,
+        google_pubsub_subscription.requests, google_pubsub_subscription.dead_letters, google_pubsub_subscription.inspect,
+      ] : r.deletion_policy == "PREVENT"
+    ])
+    error_message = "an accident could take messages away"
+  }
+}
+
 # --- what is refused, beside what is just admitted (above) --------------------
 
 run "reject_101_attempts" {

@@ -17,14 +17,16 @@ locals {
     minimum_backoff = "${var.min_backoff_seconds}s"
     maximum_backoff = "${var.max_backoff_seconds}s"
   }
+  deletion_policy       = var.deletion_protection ? "PREVENT" : "DELETE"
   dead_letter_retention = "${var.dead_letter_retention_days * 86400}s"
 }
 
 resource "google_pubsub_topic" "requests" {
-  project      = var.project_id
-  name         = var.requests_topic
-  kms_key_name = var.kms_key
-  labels       = var.labels
+  project         = var.project_id
+  name            = var.requests_topic
+  kms_key_name    = var.kms_key
+  labels          = var.labels
+  deletion_policy = local.deletion_policy
 
   dynamic "message_storage_policy" {
     for_each = length(var.storage_regions) > 0 ? [var.storage_regions] : []
@@ -36,10 +38,11 @@ resource "google_pubsub_topic" "requests" {
 }
 
 resource "google_pubsub_topic" "dead_letters" {
-  project      = var.project_id
-  name         = var.dead_letters_topic
-  kms_key_name = var.kms_key
-  labels       = var.labels
+  project         = var.project_id
+  name            = var.dead_letters_topic
+  kms_key_name    = var.kms_key
+  labels          = var.labels
+  deletion_policy = local.deletion_policy
 
   dynamic "message_storage_policy" {
     for_each = length(var.storage_regions) > 0 ? [var.storage_regions] : []
@@ -57,6 +60,7 @@ resource "google_pubsub_subscription" "requests" {
   ack_deadline_seconds       = var.ack_deadline_seconds
   message_retention_duration = "${var.request_retention_hours * 3600}s"
   labels                     = var.labels
+  deletion_policy            = local.deletion_policy
 
   push_config {
     push_endpoint = var.process.endpoint
@@ -100,6 +104,7 @@ resource "google_pubsub_subscription" "dead_letters" {
   ack_deadline_seconds       = var.ack_deadline_seconds
   message_retention_duration = local.dead_letter_retention
   labels                     = var.labels
+  deletion_policy            = local.deletion_policy
 
   push_config {
     push_endpoint = var.record.endpoint
@@ -130,6 +135,7 @@ resource "google_pubsub_subscription" "inspect" {
   ack_deadline_seconds       = var.ack_deadline_seconds
   message_retention_duration = local.dead_letter_retention
   labels                     = var.labels
+  deletion_policy            = local.deletion_policy
 
   expiration_policy {
     ttl = local.never

@@ -179,6 +179,12 @@ variable "kms_key" {
   default     = null
 }
 
+variable "deletion_protection" {
+  description = "Whether Terraform refuses to destroy what can hold messages: the topics and their subscriptions."
+  type        = bool
+  default     = false
+}
+
 variable "labels" {
   description = "Labels of topics and subscriptions."
   type        = map(string)
