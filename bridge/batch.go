@@ -104,8 +104,12 @@ func (b *Bridge) newItem(entryID string, req tebra.Request, now time.Time) item 
 
 // deriveID names a request that its client did not name: the same entry always
 // gets the same ID.
-func (b *Bridge) deriveID(entryID string) string {
-	return uuid.NewSHA1(uuid.NameSpaceURL, []byte("redis-stream:"+b.deps.Keys.Requests()+"/"+entryID)).String()
+func (b *Bridge) deriveID(entryID string) string { return DeriveID(b.deps.Keys, entryID) }
+
+// DeriveID returns the ID that a bridge gives to a request which its client did not
+// name.
+func DeriveID(keys tebra.Keys, entryID string) string {
+	return uuid.NewSHA1(uuid.NameSpaceURL, []byte("redis-stream:"+keys.Requests()+"/"+entryID)).String()
 }
 
 // newReject makes the dead letter and the answer of an entry that is no request.

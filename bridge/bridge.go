@@ -317,7 +317,7 @@ func (b *Bridge) leave(ctx context.Context) error {
 		_, err = b.stream.Leave(ctx, b.consumer)
 	}
 	if err == nil {
-		err = b.deps.Redis.Del(ctx, b.deps.Keys.Heartbeat(b.consumer)).Err()
+		err = b.forgetHeartbeat(ctx)
 	}
 	if err != nil {
 		b.log.Warn("left without tidying up; another bridge will", "error", err)

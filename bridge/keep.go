@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"sync/atomic"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 )
 
 // How often the keeper does what.
@@ -75,17 +77,19 @@ func (b *Bridge) heartbeat(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	key := b.deps.Keys.Heartbeat(b.consumer)
+	key, at := b.deps.Keys.Heartbeat(b.consumer), b.clock.now().UnixMilli()
 	pipe := b.deps.Redis.Pipeline()
 	pipe.HSet(ctx, key,
 		"consumer", b.consumer, "version", b.deps.Version,
-		"started", strconv.FormatInt(b.started.UnixMilli(), 10), "at", strconv.FormatInt(b.clock.now().UnixMilli(), 10),
+		"started", strconv.FormatInt(b.started.UnixMilli(), 10), "at", strconv.FormatInt(at, 10),
 		"read", b.counts.read.Load(), "published", b.counts.published.Load(),
 		"rejected", b.counts.rejected.Load(), "claimed", b.counts.claimed.Load(),
 		"lag", waiting.Lag, "inHand", waiting.InHand, "parked", waiting.Parked, "open", open,
 		"gate", b.gate.reason(), "memory", memoryBytes(), "cpuMillis", cpuMillis(),
 	)
 	pipe.PExpire(ctx, key, heartbeatTTL)
+	pipe.ZRemRangeByScore(ctx, b.deps.Keys.Bridges(), "-inf", strconv.FormatInt(at-heartbeatTTL.Milliseconds(), 10))
+	pipe.ZAdd(ctx, b.deps.Keys.Bridges(), redis.Z{Score: float64(at), Member: b.consumer})
 	if _, err := pipe.Exec(ctx); err != nil {
 		return fmt.Errorf("writing the heartbeat: %w", err)
 	}

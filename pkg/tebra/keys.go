@@ -102,6 +102,10 @@ func (k Keys) Audit() string { return k.prefix + ":audit" }
 // Heartbeat is a bridge's sign of life; it has a TTL.
 func (k Keys) Heartbeat(consumer string) string { return k.prefix + ":heartbeat:" + consumer }
 
+// Bridges is the sorted set of the bridges that write heartbeats, scored by the
+// last one, in milliseconds.
+func (k Keys) Bridges() string { return k.prefix + ":bridges" }
+
 // CheckLane returns an error unless name can be a lane's: it becomes part of
 // Redis keys, consumer names, Pub/Sub attributes and metric labels.
 func CheckLane(name string) error {

@@ -1,0 +1,61 @@
+package inspect
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Sizes of a page.
+const (
+	firstPage = 100
+	mostPage  = 2000
+	pageBytes = 4 << 20 // what a page is meant to hold at most
+)
+
+// pager is XRANGE or XREVRANGE of a client, with COUNT.
+type pager func(ctx context.Context, stream, start, stop string, count int64) *redis.XMessageSliceCmd
+
+// scan calls each for the entries of a stream from start to stop, both included,
+// in the order of page, until it returns false. One page is in memory at a time.
+func scan(ctx context.Context, page pager, stream, start, stop string, each func(redis.XMessage) bool) error {
+	count := firstPage
+	for {
+		entries, err := page(ctx, stream, start, stop, int64(count)).Result()
+		if err != nil {
+			return fmt.Errorf("reading %s: %w", stream, err)
+		}
+		for _, entry := range entries {
+			if !each(entry) {
+				return nil
+			}
+		}
+		if len(entries) < count {
+			return nil
+		}
+		start = "(" + entries[len(entries)-1].ID
+		count = nextCount(entries)
+	}
+}
+
+// nextCount returns how many entries like these make a page.
+func nextCount(entries []redis.XMessage) int {
+	size := 0
+	for _, entry := range entries {
+		for name, value := range entry.Values {
+			text, _ := value.(string)
+			size += len(name) + len(text)
+		}
+	}
+	return min(mostPage, max(1, len(entries)*pageBytes/max(size, 1)), 2*len(entries))
+}
+
+// texts returns an entry's fields; Redis has only text in them.
+func texts(entry redis.XMessage) map[string]string {
+	fields := make(map[string]string, len(entry.Values))
+	for name, value := range entry.Values {
+		fields[name], _ = value.(string)
+	}
+	return fields
+}

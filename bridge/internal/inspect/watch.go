@@ -1,0 +1,160 @@
+package inspect
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+const (
+	// watchBlock is how long one read waits for entries. go-redis doesn't end a
+	// blocked read when its context is cancelled.
+	watchBlock = 250 * time.Millisecond
+	// watchGrace is how much longer than watchBlock a read may take.
+	watchGrace = 2 * time.Second
+	// watchCount bounds the entries of each stream in one read.
+	watchCount = 500
+	// mostWatched bounds how many requests under way a watch knows; of more, the
+	// oldest are seen again at their next change.
+	mostWatched = 10_000
+)
+
+// Watch sees requests as they come and as their states change, from when it was
+// made on. It doesn't read the responses: a request's last status says how it
+// ended, without its data.
+type Watch struct {
+	inspector        *Inspector
+	filter           Filter
+	requests, status string           // the IDs after which to read
+	underWay         map[key]*Request // not answered yet
+}
+
+// NewWatch returns a watch of what fits the filter.
+func (i *Inspector) NewWatch(ctx context.Context, f Filter) (*Watch, error) {
+	w := &Watch{inspector: i, filter: f, underWay: map[key]*Request{}}
+	var err error
+	if w.requests, err = i.lastID(ctx, i.keys.Requests()); err != nil {
+		return nil, err
+	}
+	if w.status, err = i.lastID(ctx, i.keys.Status()); err != nil {
+		return nil, err
+	}
+	return w, nil
+}
+
+func (i *Inspector) lastID(ctx context.Context, stream string) (string, error) {
+	last, err := i.rdb.XRevRangeN(ctx, stream, "+", "-", 1).Result()
+	if err != nil {
+		return "", fmt.Errorf("reading the end of %s: %w", stream, err)
+	}
+	if len(last) == 0 {
+		return "0-0", nil
+	}
+	return last[0].ID, nil
+}
+
+// Next waits for some 250 ms for changes and returns each request that changed, as
+// it was then, once for every change and in their order. After an error it may be
+// called again: it goes on where it was.
+func (w *Watch) Next(ctx context.Context) ([]Request, error) {
+	ctx, cancel := context.WithTimeout(ctx, watchBlock+watchGrace)
+	defer cancel()
+	keys := w.inspector.keys
+	streams, err := w.inspector.rdb.XRead(ctx, &redis.XReadArgs{
+		Streams: []string{keys.Requests(), keys.Status(), w.requests, w.status},
+		Count:   watchCount,
+		Block:   watchBlock,
+	}).Result()
+	if errors.Is(err, redis.Nil) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading %s and %s: %w", keys.Requests(), keys.Status(), err)
+	}
+	var changed []Request
+	for _, s := range streams {
+		for _, entry := range s.Messages {
+			var r *Request
+			if s.Stream == keys.Requests() {
+				w.requests = entry.ID
+				r = w.arrived(entry)
+			} else {
+				w.status = entry.ID
+				r = w.changed(entry)
+			}
+			if r != nil {
+				changed = append(changed, *r)
+			}
+		}
+	}
+	w.bound()
+	return changed, nil
+}
+
+// UnderWay returns the requests that are not answered, the oldest first.
+func (w *Watch) UnderWay() []Request {
+	all := make([]Request, 0, len(w.underWay))
+	for _, r := range w.underWay {
+		all = append(all, *r)
+	}
+	slices.SortFunc(all, byArrival)
+	return all
+}
+
+func byArrival(a, b Request) int {
+	return cmp.Or(a.Arrived.Compare(b.Arrived), cmp.Compare(a.EntryID, b.EntryID), cmp.Compare(a.RequestID, b.RequestID))
+}
+
+// arrived takes an entry of the requests stream, and returns the request if it is
+// to be seen.
+func (w *Watch) arrived(entry redis.XMessage) *Request {
+	r := w.inspector.readRequest(entry)
+	if !w.filter.fits(r.UserID, r.Action) {
+		return nil
+	}
+	r.Params = nil
+	if known, ok := w.underWay[r.key()]; ok { // its status was read in the read before
+		known.EntryID, known.Arrived, known.ReplayOf = r.EntryID, r.Arrived, r.ReplayOf
+		return nil
+	}
+	if r.ErrorCode == "" { // else it will have no status
+		w.underWay[r.key()] = &r
+	}
+	return &r
+}
+
+// changed takes an entry of the status stream, and returns the request if it is to
+// be seen.
+func (w *Watch) changed(entry redis.XMessage) *Request {
+	u, ok := readUpdate(entry)
+	if !ok || !w.filter.fits(u.UserID, u.Action) {
+		return nil
+	}
+	r, ok := w.underWay[u.key()]
+	if !ok {
+		r = &Request{
+			Arrived: u.at, RequestID: u.RequestID, CorrelationID: u.CorrelationID, UserID: u.UserID, Action: u.Action,
+		}
+		w.underWay[u.key()] = r
+	}
+	r.follow(u)
+	if u.State.Terminal() {
+		delete(w.underWay, u.key())
+	}
+	return r
+}
+
+// bound forgets the oldest of too many.
+func (w *Watch) bound() {
+	if len(w.underWay) <= mostWatched {
+		return
+	}
+	for _, r := range w.UnderWay()[:len(w.underWay)-mostWatched*9/10] {
+		delete(w.underWay, r.key())
+	}
+}
