@@ -89,7 +89,9 @@ Exit codes:
   130  interrupted (Ctrl-C) before it was done`
 
 const rootExamples = `  tebra local
-  tebra send syncSchedule date=2026-11-23`
+  tebra send syncSchedule date=2026-11-23
+  tebra status
+  tebra watch`
 
 func (a *app) rootCommand() *cobra.Command {
 	root := &cobra.Command{
@@ -126,6 +128,12 @@ func (a *app) commands() []commandGroup {
 	return []commandGroup{
 		{"Requests", []*cobra.Command{
 			a.sendCommand(),
+			a.watchCommand(),
+			a.traceCommand(),
+			a.historyCommand(),
+		}},
+		{"Operations", []*cobra.Command{
+			a.statusCommand(),
 		}},
 		{"Dead letters", []*cobra.Command{
 			a.deadLettersCommand(),

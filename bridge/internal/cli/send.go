@@ -38,14 +38,23 @@ sent, each update, and the answer.
 Exit codes: 0 success, 1 error, 2 bad usage, 3 no answer within --timeout, 130
 interrupted. After 3 and 130 the request is still on the stream and will be
 answered. The same command with the same --id and --correlation-id waits for its
-answer again: nothing is changed twice under one ID.`
+answer again: nothing is changed twice under one ID.
+
+With --file many are sent, some at a time: one JSON object a line with action,
+params, and if wanted userId, id and correlationId. Stdout has a summary, without
+any answer's data. What failed, is not answered or was not sent is put into a file
+to be sent again: under its own id where it may have had an effect, which tells
+what became of it, else as a new request. --timeout is then how long nothing at
+all may be heard, 2m by default. Exit code 1 if any request ended in an error.`
 
 const sendExamples = `  tebra send syncSchedule date=2026-11-23
   tebra send getAppointments fromDate=2026-11-01 toDate=2026-11-30 | jq .
   tebra send createAppointment appointmentData:='{"patientId":7}' --timeout 1m
   tebra send createAppointment --params @appointment.json
   echo '{"date":"2026-11-23"}' | tebra send syncSchedule --params -
-  tebra send health --redis redis://127.0.0.1:6379 --user u1 --output json`
+  tebra send health --redis redis://127.0.0.1:6379 --user u1 --output json
+  tebra send --file requests.jsonl --in-flight 20
+  tebra send --file - --no-wait < requests.jsonl`
 
 // sendOptions are the flags of send.
 type sendOptions struct {
@@ -56,13 +65,17 @@ type sendOptions struct {
 	correlationID string
 	noWait        bool
 	timeout       time.Duration
+
+	file     string
+	inFlight int
+	failures string
 }
 
 func (a *app) sendCommand() *cobra.Command {
 	var o sendOptions
 	cmd := &cobra.Command{
-		Use:               "send ACTION [key=value | key:=JSON]...",
-		Short:             "Send a request and wait for its answer",
+		Use:               "send ACTION [key=value | key:=JSON]... | send --file FILE",
+		Short:             "Send requests and wait for their answers",
 		Long:              sendHelp,
 		Example:           sendExamples,
 		Args:              needAction,
@@ -76,13 +89,20 @@ func (a *app) sendCommand() *cobra.Command {
 	flags.StringVar(&o.correlationID, "correlation-id", "", "the `ID` that pairs answers with requests (default the request's)")
 	flags.BoolVar(&o.noWait, "no-wait", false, "don't wait for the answer")
 	flags.DurationVar(&o.timeout, "timeout", defaultTimeout, "how long to wait for the answer")
+	flags.StringVarP(&o.file, "file", "f", "", "send the requests of a `file`, one JSON object a line, or - for stdin")
+	flags.IntVar(&o.inFlight, "in-flight", 100, "with --file, how many may be unanswered at a time, at most 1000")
+	flags.StringVar(&o.failures, "failures", "", "with --file, the `file` for what failed (default FILE.failed.jsonl)")
 	o.pipeline.register(flags)
 	return cmd
 }
 
-func needAction(_ *cobra.Command, args []string) error {
-	if len(args) == 0 {
-		return errors.New("which ACTION? For example: tebra send health")
+func needAction(cmd *cobra.Command, args []string) error {
+	many := cmd.Flags().Changed("file")
+	switch {
+	case many && len(args) > 0:
+		return errors.New("with --file, actions and params are in the lines; leave out what follows")
+	case !many && len(args) == 0:
+		return errors.New("which ACTION? For example: tebra send health; or give --file for many requests")
 	}
 	return nil
 }
@@ -108,6 +128,14 @@ func (a *app) send(cmd *cobra.Command, o sendOptions, args []string) error {
 	}
 	if o.timeout <= 0 {
 		return usagef("--timeout is %v; want more than 0s, or --no-wait", o.timeout)
+	}
+	if cmd.Flags().Changed("file") {
+		return a.sendBulk(cmd, o)
+	}
+	for _, name := range [...]string{"in-flight", "failures"} {
+		if cmd.Flags().Changed(name) {
+			return usagef("--%s is about many requests; give --file as well", name)
+		}
 	}
 	params, err := readParams(o.params, args[1:], a.stdin)
 	if err != nil {
