@@ -55,6 +55,7 @@ type command struct {
 	env      []string
 	stdin    string
 	terminal bool
+	now      time.Time // a clock that stands still, if it is set
 	local    func(context.Context, local.Options, io.Writer) error
 	change   func(string) string // of what is compared with a golden file
 	stdout   output
@@ -92,12 +93,16 @@ func (c *command) prepare(t *testing.T) func(context.Context) int {
 	t.Helper()
 	env := append(slices.Clone(c.env), local.DiscoveryVariable+"="+filepath.Join(t.TempDir(), "none.json"))
 	stdin := strings.NewReader(c.stdin)
-	if !c.terminal && c.local == nil {
+	if !c.terminal && c.local == nil && c.now.IsZero() {
 		return func(ctx context.Context) int { return Run(ctx, c.args, env, stdin, &c.stdout, &c.stderr) }
+	}
+	now := time.Now
+	if !c.now.IsZero() {
+		now = func() time.Time { return c.now }
 	}
 	a := &app{
 		environ: env, env: newEnvironment(env), stdin: stdin, stdout: &c.stdout, stderr: &c.stderr,
-		now: time.Now, zone: time.UTC, newID: func() string { return "new-id" },
+		now: now, zone: time.UTC, newID: func() string { return "new-id" },
 		isTerminal:   func(io.Writer) bool { return c.terminal },
 		terminalSize: func(io.Writer) (int, int) { return 120, 40 }, runLocal: c.local,
 	}
@@ -126,7 +131,44 @@ var (
 // golden compares all that the command printed, and its exit code, with a file.
 func (c *command) golden(t *testing.T, name string, exit int) {
 	t.Helper()
-	got := fmt.Sprintf("-- stdout --\n%s-- stderr --\n%s-- exit code %d --\n", c.stdout.String(), c.stderr.String(), exit)
+	c.compare(t, name, c.printed(exit))
+}
+
+var (
+	// volatile is what differs from one run to the next, in the order in which it
+	// is replaced.
+	volatile = []struct {
+		text *regexp.Regexp
+		word string
+	}{
+		{regexp.MustCompile(`\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z| UTC)?`), "TIME"},
+		{regexp.MustCompile(`\d\d:\d\d:\d\d\.\d{3}`), "TIME"},
+		{regexp.MustCompile(`\b\d+(\.\d+)? m?s\b|\b(\d+[dhm])+(\d+s)?\b|\b\d+(\.\d+)?m?s\b`), "DURATION"},
+		{regexp.MustCompile(`"(\w+Ms|memoryBytes)":\d+`), `"$1":NUMBER`},
+		{regexp.MustCompile(`127\.0\.0\.1:\d+`), "ADDRESS"},
+		{regexp.MustCompile(`  +`), "  "}, // widths of columns
+	}
+)
+
+// goldenButTimes is golden for output with times and addresses, which leaves how
+// columns are aligned to other tests.
+func (c *command) goldenButTimes(t *testing.T, name string, exit int) {
+	t.Helper()
+	got := c.printed(exit)
+	for _, v := range volatile {
+		got = v.text.ReplaceAllString(got, v.word)
+	}
+	c.compare(t, name, got)
+}
+
+// printed is all that the command printed, and its exit code.
+func (c *command) printed(exit int) string {
+	return fmt.Sprintf("-- stdout --\n%s-- stderr --\n%s-- exit code %d --\n", c.stdout.String(), c.stderr.String(), exit)
+}
+
+// compare holds what a command printed against a file.
+func (c *command) compare(t *testing.T, name, got string) {
+	t.Helper()
 	got = elapsedText.ReplaceAllString(got, "  +TIME")
 	got = elapsedJSON.ReplaceAllString(got, `"elapsedMs":TIME`)
 	got = entryID.ReplaceAllString(got, "ENTRY")

@@ -148,7 +148,7 @@ func (a *app) printStatus(p *printer, l *looking, s inspect.Status) {
 	p.line()
 	printBridges(p, s)
 	printBreaker(p, s.Breaker)
-	dead := "see 'gcloud pubsub subscriptions pull', they are not in Redis"
+	dead := "not counted: they are in Pub/Sub, not in Redis"
 	if s.DeadLetters != nil {
 		dead = s.DeadLetters.String() + " waiting"
 	}

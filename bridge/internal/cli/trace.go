@@ -171,7 +171,7 @@ func details(s inspect.Step) string {
 func printPayloads(p *printer, s inspect.Step) {
 	for _, payload := range []struct{ name, text string }{{"params", string(s.Params)}, {"data", string(s.Data)}, {"error", s.Error}} {
 		if payload.text != "" {
-			p.line(painted(dimmed, fmt.Sprintf("%-8s", payload.name)), word(payload.text))
+			p.line(word("  "), painted(dimmed, fmt.Sprintf("%s of what was %s  ", payload.name, s.Event)), word(payload.text))
 		}
 	}
 }

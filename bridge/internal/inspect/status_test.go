@@ -32,7 +32,11 @@ func TestStatusTellsHowEverythingStands(t *testing.T) {
 	i := setup(t)
 	now, err := i.stream.Now(t.Context())
 	i.must(err)
-	id := func(ago time.Duration) string { return fmt.Sprintf("%d-*", now.Add(-ago).UnixMilli()) }
+	seq := 0
+	id := func(ago time.Duration) string {
+		seq++
+		return fmt.Sprintf("%d-%d", now.Add(-ago).UnixMilli(), seq)
+	}
 	i.ask(id(time.Hour), "r1", "u1", "health")
 	i.ask(id(time.Minute), "r2", "u1", "health")
 	i.ask(id(0), "r3", "u1", "health")
