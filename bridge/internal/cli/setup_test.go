@@ -102,11 +102,22 @@ func (c *command) prepare(t *testing.T) func(context.Context) int {
 	}
 	a := &app{
 		environ: env, env: newEnvironment(env), stdin: stdin, stdout: &c.stdout, stderr: &c.stderr,
-		now: now, zone: time.UTC, newID: func() string { return "new-id" },
+		now: now, zone: time.UTC, newID: newIDs(),
 		isTerminal:   func(io.Writer) bool { return c.terminal },
 		terminalSize: func(io.Writer) (int, int) { return 120, 40 }, runLocal: c.local,
 	}
 	return func(ctx context.Context) int { return a.run(ctx, c.args) }
+}
+
+// newIDs returns a source of IDs: new-id, new-id-2, and so on.
+func newIDs() func() string {
+	n := 0
+	return func() string {
+		if n++; n == 1 {
+			return "new-id"
+		}
+		return fmt.Sprintf("new-id-%d", n)
+	}
 }
 
 // expect checks the exit code and what stderr holds.
