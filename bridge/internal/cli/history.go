@@ -22,7 +22,7 @@ const historyExamples = `  tebra history
 
 type historyOptions struct {
 	pipeline pipelineFlags
-	filter   filterFlags
+	filter   requestFlags
 	since    *moment
 	limit    int
 	payloads bool

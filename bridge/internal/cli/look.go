@@ -92,16 +92,16 @@ func completeStates() cobra.CompletionFunc {
 	}, cobra.ShellCompDirectiveNoFileComp)
 }
 
-// filterFlags say which requests are meant.
-type filterFlags struct{ user, action string }
+// requestFlags say which requests are meant.
+type requestFlags struct{ user, action string }
 
-func (f *filterFlags) register(cmd *cobra.Command) {
+func (f *requestFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.user, "user", "", "only requests of the user with this `ID`")
 	cmd.Flags().StringVar(&f.action, "action", "", "only requests for this `action`")
 	// The completion can only fail for a flag that is not there.
 	_ = cmd.RegisterFlagCompletionFunc("action", completeAction)
 }
 
-func (f *filterFlags) filter() inspect.Filter {
+func (f *requestFlags) filter() inspect.Filter {
 	return inspect.Filter{UserID: f.user, Action: f.action}
 }

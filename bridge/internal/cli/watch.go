@@ -26,7 +26,7 @@ const watchExamples = `  tebra watch
 
 type watchOptions struct {
 	pipeline pipelineFlags
-	filter   filterFlags
+	filter   requestFlags
 	status   string
 }
 
