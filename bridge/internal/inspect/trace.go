@@ -325,9 +325,6 @@ func endOf(t time.Time) string { return fmt.Sprint(max(0, t.UnixMilli())) }
 // steps puts all that was found in order.
 func (l *life) steps(payloads bool) []Step {
 	var steps []Step
-	for _, r := range l.requests {
-		steps = append(steps, askedStep(r))
-	}
 	told := map[string]bool{} // answers by entry
 	for _, u := range l.updates {
 		if !u.State.Terminal() {
@@ -346,14 +343,32 @@ func (l *life) steps(payloads bool) []Step {
 			steps = append(steps, answeredStep(a))
 		}
 	}
-	steps = withDeadLetters(steps)
 	slices.SortStableFunc(steps, func(a, b Step) int { return a.At.Compare(b.At) })
+	for _, r := range l.requests {
+		steps = slices.Insert(steps, placeOf(r, steps), askedStep(r))
+	}
+	steps = withDeadLetters(steps)
 	if !payloads {
 		for n := range steps {
 			steps[n].Params, steps[n].Data, steps[n].Error = nil, nil, ""
 		}
 	}
 	return steps
+}
+
+// placeOf returns where among the steps a request's entry belongs. In the
+// millisecond in which it was added, it comes before what a bridge did with it, and if
+// it is a replay, after the answer that was replayed.
+func placeOf(r Request, steps []Step) int {
+	answered := false
+	for n, s := range steps {
+		follows := r.ReplayOf == "" || (answered && s.Event == Admitted)
+		answered = answered || s.Event == Answered
+		if s.At.After(r.Arrived) || (s.At.Equal(r.Arrived) && follows) {
+			return n
+		}
+	}
+	return len(steps)
 }
 
 func askedStep(r Request) Step {

@@ -128,3 +128,27 @@ func TestTraceTellsRequestsUnderOneCorrelationIDApart(t *testing.T) {
 		t.Errorf("Trace() = %d traces, want the newest %d, the oldest first", len(traces), mostTraces)
 	}
 }
+
+func TestStepsOfOneMillisecondAreInOrder(t *testing.T) {
+	t.Parallel()
+	i := setup(t)
+	say := func(id string, state tebra.State, attempt int, code tebra.ErrorCode) {
+		i.say(id, "r1", "u1", "createAppointment", state, attempt, code)
+	}
+	i.ask("1000-0", "r1", "u1", "createAppointment")
+	say("1000-1", tebra.Pending, 0, "")
+	say("1000-2", tebra.Processing, 1, "")
+	say("1000-3", tebra.Failed, 1, tebra.DeadLettered)
+	l := &life{key: key{"u1", "r1"}, requests: []Request{
+		{EntryID: "1000-0", Arrived: entryTime("1000")}, {EntryID: "1000-4", Arrived: entryTime("1000"), ReplayOf: "1000-0"},
+	}}
+	say("1000-5", tebra.Pending, 0, "")
+	say("1000-6", tebra.Success, 1, "")
+	found, err := i.findUpdates(t.Context(), TraceQuery{ID: "r1"})
+	i.must(err)
+	l.updates = found[0].updates
+	want := []string{"asked", "admitted", "attempt 1", "dead letter dead_lettered", "answered dead_lettered", "replayed", "admitted", "answered"}
+	if got := events(Trace{Steps: l.steps(false)}); !slices.Equal(got, want) {
+		t.Errorf("steps = %q, want %q", got, want)
+	}
+}
