@@ -139,7 +139,7 @@ func (a *app) commands() []commandGroup {
 			a.deadLettersCommand(),
 		}},
 		{"Installations", []*cobra.Command{
-			a.doctorCommand(),
+			a.doctorCommand(), a.compareCommand(),
 		}},
 		{"On this machine", []*cobra.Command{
 			a.localCommand(),

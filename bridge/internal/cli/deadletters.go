@@ -137,14 +137,14 @@ func (a *app) note(format string, args ...any) {
 	fmt.Fprintf(a.stderr, "%s\n", a.styleFor(a.stderr).dim(printable(fmt.Sprintf(format, args...))))
 }
 
-// filterFlags say which letters are listed.
-type filterFlags struct {
+// letterFilter say which letters are listed.
+type letterFilter struct {
 	reason, action string
 	since          *moment
 }
 
 func (a *app) listCommand(f *letterFlags) *cobra.Command {
-	filter := filterFlags{since: a.newMoment()}
+	filter := letterFilter{since: a.newMoment()}
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List dead letters and leave them where they are",
@@ -166,7 +166,7 @@ where they are. An ID stays the same for as long as the letter is there.`,
 	return cmd
 }
 
-func (a *app) listLetters(cmd *cobra.Command, f *letterFlags, filter filterFlags) error {
+func (a *app) listLetters(cmd *cobra.Command, f *letterFlags, filter letterFilter) error {
 	if err := checkReason(filter.reason); err != nil {
 		return err
 	}

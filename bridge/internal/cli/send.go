@@ -79,7 +79,7 @@ func (a *app) sendCommand() *cobra.Command {
 		Long:              sendHelp,
 		Example:           sendExamples,
 		Args:              needAction,
-		ValidArgsFunction: completeAction,
+		ValidArgsFunction: completeRequest,
 		RunE:              a.runE(func(cmd *cobra.Command, args []string) error { return a.send(cmd, o, args) }),
 	}
 	flags := cmd.Flags()
