@@ -131,15 +131,12 @@ func (a *app) commands() []commandGroup {
 			a.watchCommand(),
 			a.traceCommand(),
 			a.historyCommand(),
+			a.compareCommand(),
 		}},
 		{"Operations", []*cobra.Command{
 			a.statusCommand(),
-		}},
-		{"Dead letters", []*cobra.Command{
 			a.deadLettersCommand(),
-		}},
-		{"Installations", []*cobra.Command{
-			a.doctorCommand(), a.compareCommand(),
+			a.doctorCommand(),
 		}},
 		{"On this machine", []*cobra.Command{
 			a.localCommand(),
