@@ -14,7 +14,6 @@ import (
 	"tebraproxy/bridge/internal/compare"
 	"tebraproxy/pkg/php"
 	"tebraproxy/pkg/policy"
-	"tebraproxy/pkg/stream"
 	"tebraproxy/pkg/tebra"
 )
 
@@ -53,7 +52,6 @@ type compareOptions struct {
 	send         sendOptions
 	surroundings surroundingFlags
 	file         string
-	operator     string
 	ignore       []string
 	payloads     bool
 }
@@ -76,7 +74,7 @@ func (a *app) compareCommand() *cobra.Command {
 	flags.StringVarP(&o.file, "file", "f", "", "compare the requests of a `file`, one JSON object a line, or - for stdin")
 	flags.StringArrayVar(&o.ignore, "ignore", nil, "a `path` that does not count, such as $.rows[*].updated; may be repeated")
 	flags.BoolVar(&o.payloads, "show-payloads", false, "show what stands where the answers differ, and put that on record")
-	flags.StringVar(&o.operator, "operator", "", "`who` looks, for the record (default user@host)")
+	addOperatorFlag(cmd)
 	o.send.pipeline.register(flags)
 	o.surroundings.register(flags)
 	return cmd
@@ -116,7 +114,7 @@ func (a *app) compare(cmd *cobra.Command, o compareOptions, args []string) error
 	defer api.Close()
 	rdb := redis.NewClient(target.redis)
 	defer func() { _ = rdb.Close() }() // everything that matters was answered before
-	c := &comparing{app: a, api: api, rdb: rdb, keys: target.keys, options: o}
+	c := &comparing{app: a, cmd: cmd, api: api, rdb: rdb, keys: target.keys, options: o}
 	return c.run(ctx, requests)
 }
 
@@ -183,6 +181,7 @@ func checkRead(name string, rules *policy.Policy) error {
 // comparing is one use of the command.
 type comparing struct {
 	app     *app
+	cmd     *cobra.Command
 	api     *php.Client
 	rdb     *redis.Client
 	keys    tebra.Keys
@@ -230,7 +229,7 @@ func (c *comparing) run(ctx context.Context, requests []tebra.Request) error {
 	}
 	progress.end()
 	p := c.app.newPrinter()
-	if recorded := c.record(ctx, done); recorded != nil {
+	if recorded := c.record(done); recorded != nil {
 		return errors.Join(err, recorded)
 	}
 	c.print(p, done)
@@ -340,32 +339,17 @@ func (s side) asError() []byte {
 }
 
 // record puts on record whose contents are about to be shown.
-func (c *comparing) record(ctx context.Context, done []comparison) error {
-	if !c.options.payloads {
-		return nil
-	}
-	if c.options.operator == "" {
-		c.options.operator = defaultOperator()
-	}
+func (c *comparing) record(done []comparison) error {
 	var records []tebra.AuditRecord
 	for _, one := range done {
-		if one.verdict == differs {
+		if c.options.payloads && one.verdict == differs {
 			records = append(records, tebra.AuditRecord{
-				At: c.app.now(), Operator: c.options.operator, Operation: tebra.PayloadsShown,
 				RequestID: one.request.ID, CorrelationID: one.request.CorrelationID,
-				Action: one.request.Action, UserID: one.request.UserID, Decision: tebra.Allowed, Reason: "compare",
+				Action: one.request.Action, UserID: one.request.UserID,
 			})
 		}
 	}
-	if len(records) == 0 {
-		return nil
-	}
-	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), putTimeout)
-	defer cancel()
-	if err := stream.New(c.rdb, c.keys).Audit(bounded, records...); err != nil {
-		return fmt.Errorf("nothing is shown, because that can't be put on record: %w", err)
-	}
-	return nil
+	return c.app.recordShown(c.cmd, c.rdb, c.keys, records)
 }
 
 func outcomeOf(done []comparison) error {

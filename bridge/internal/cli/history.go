@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tebraproxy/bridge/internal/inspect"
+	"tebraproxy/pkg/tebra"
 )
 
 const historyHelp = `Show what was asked, from the requests stream, and how it ended, from the status
@@ -51,7 +52,8 @@ func (a *app) historyCommand() *cobra.Command {
 
 // addPayloadsFlag gives --show-payloads to cmd.
 func addPayloadsFlag(cmd *cobra.Command, show *bool, what string) {
-	cmd.Flags().BoolVar(show, "show-payloads", false, "show "+what+" as well, which may be health data")
+	cmd.Flags().BoolVar(show, "show-payloads", false, "show "+what+" as well, which may be health data, and put that on record")
+	addOperatorFlag(cmd)
 }
 
 func (a *app) history(cmd *cobra.Command, o historyOptions) error {
@@ -69,6 +71,11 @@ func (a *app) history(cmd *cobra.Command, o historyOptions) error {
 	if err != nil {
 		return cantLook(cmd.Context(), err)
 	}
+	if o.payloads {
+		if err := a.recordShown(cmd, l.rdb, l.keys, shownRequests(found)); err != nil {
+			return err
+		}
+	}
 	p, now := a.newPrinter(), a.now()
 	if p.asJSON() {
 		for _, r := range found {
@@ -85,6 +92,14 @@ func (a *app) history(cmd *cobra.Command, o historyOptions) error {
 		fmt.Fprintf(a.stderr, "There are more; --limit shows more than %d of them, --since and --action fewer.\n", o.limit)
 	}
 	return p.err
+}
+
+func shownRequests(found []inspect.Request) []tebra.AuditRecord {
+	records := make([]tebra.AuditRecord, 0, len(found))
+	for _, r := range found {
+		records = append(records, tebra.AuditRecord{RequestID: r.RequestID, CorrelationID: r.CorrelationID, Action: r.Action, UserID: r.UserID})
+	}
+	return records
 }
 
 func (a *app) historyTable(found []inspect.Request, now time.Time, payloads bool) table {

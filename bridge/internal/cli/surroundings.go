@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"os/user"
 
 	pubsub "cloud.google.com/go/pubsub/v2/apiv1"
 	"github.com/spf13/pflag"
@@ -42,7 +40,7 @@ type surroundings struct {
 // find returns what goes with the pipeline: of a local run what that noted, else
 // what flags and environment say.
 func (f *surroundingFlags) find(ctx context.Context, env environment, target pipeline) (surroundings, error) {
-	rules, err := f.rules(env)
+	rules, err := f.rules(env, target.local)
 	if err != nil {
 		return surroundings{}, err
 	}
@@ -78,9 +76,12 @@ func localSurroundings(ctx context.Context, env environment, rules *policy.Polic
 }
 
 // rules returns the policy that says which actions change something. Nobody needs
-// to be granted anything by it here.
-func (f *surroundingFlags) rules(env environment) (*policy.Policy, error) {
-	file := cmp.Or(f.policy, env["POLICY_FILE"])
+// to be granted anything by it here. A local run doesn't go by the environment.
+func (f *surroundingFlags) rules(env environment, isLocal bool) (*policy.Policy, error) {
+	file := f.policy
+	if !isLocal {
+		file = cmp.Or(file, env["POLICY_FILE"])
+	}
 	if file == "" {
 		return policy.Default(), nil
 	}
@@ -113,18 +114,6 @@ func (s surroundings) subscriber(ctx context.Context) (*pubsub.SubscriptionAdmin
 		return nil, configf("no client of Pub/Sub: %w; log in with 'gcloud auth application-default login', or give --pubsub-emulator", err)
 	}
 	return client, nil
-}
-
-// defaultOperator is who works at this terminal, as far as the system knows.
-func defaultOperator() string {
-	name, host := "unknown", "unknown"
-	if u, err := user.Current(); err == nil && u.Username != "" {
-		name = u.Username
-	}
-	if h, err := os.Hostname(); err == nil && h != "" {
-		host = h
-	}
-	return name + "@" + host
 }
 
 // interrupted makes err [errInterrupted] where Ctrl-C is behind it; done says what

@@ -79,6 +79,11 @@ func (a *app) trace(cmd *cobra.Command, o traceOptions, id string) error {
 		return fmt.Errorf("nothing is known of %q; is it older than the streams go back, or on another Redis or prefix than %s? "+
 			"With --user and a request ID, the ledger is asked as well", id, l.keys.Prefix())
 	}
+	if o.payloads {
+		if err := a.recordShown(cmd, l.rdb, l.keys, shownTraces(traces)); err != nil {
+			return err
+		}
+	}
 	p := a.newPrinter()
 	for n, t := range traces {
 		switch {
@@ -92,6 +97,14 @@ func (a *app) trace(cmd *cobra.Command, o traceOptions, id string) error {
 		}
 	}
 	return p.err
+}
+
+func shownTraces(traces []inspect.Trace) []tebra.AuditRecord {
+	records := make([]tebra.AuditRecord, 0, len(traces))
+	for _, t := range traces {
+		records = append(records, tebra.AuditRecord{RequestID: t.RequestID, CorrelationID: t.CorrelationID, Action: t.Action, UserID: t.UserID})
+	}
+	return records
 }
 
 func (a *app) printTrace(p *printer, t inspect.Trace) {
