@@ -89,7 +89,7 @@ func TestCompletionKnowsActionsAndFormats(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{"__complete", "send", ""}, "syncSchedule\n"},
+		{[]string{"__complete", "send", ""}, "syncSchedule\tread\n"},
 		{[]string{"__complete", "send", "health", "--output", ""}, "json\n"},
 		{[]string{"completion", "bash"}, "bash completion"},
 	} {
