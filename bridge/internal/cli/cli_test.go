@@ -118,6 +118,7 @@ func TestLocalPassesItsFlagsOn(t *testing.T) {
 		{"nothing, whatever the environment names",
 			nil, []string{"REDIS_URL=redis://production", "PUBSUB_EMULATOR_HOST=elsewhere:1", "STREAM_PREFIX=p", "TEBRA_INTERNAL_API_KEY=k"},
 			local.DefaultOptions()},
+		{"for programs", []string{"--output", "json"}, nil, changed(func(o *local.Options) { o.JSON = true })},
 		{"fast", []string{"--fast"}, nil, changed(func(o *local.Options) {
 			o.MinBackoff, o.MaxBackoff = 100*time.Millisecond, time.Second
 		})},

@@ -17,7 +17,8 @@ environment that could name a real part by accident, but the key of --php-api ma
 be in TEBRA_INTERNAL_API_KEY, where other users of the machine don't see it.
 
 Other commands find the pipeline by themselves; of several the one that was
-started last. Ctrl-C ends it cleanly, with exit code 0.`
+started last. Ctrl-C ends it cleanly, with exit code 0. With --output json, what
+was started and each change of a request's state is one object a line.`
 
 const localExamples = `  tebra local
   tebra local --fast
@@ -63,7 +64,7 @@ func (a *app) local(cmd *cobra.Command, o local.Options, fast bool) error {
 	if o.PHPAPI != "" && o.PHPAPIKey == "" {
 		o.PHPAPIKey = a.env["TEBRA_INTERNAL_API_KEY"]
 	}
-	o.Environ = a.environ
+	o.Environ, o.JSON = a.environ, a.output == formatJSON
 	if err := o.Validate(); err != nil {
 		return err
 	}

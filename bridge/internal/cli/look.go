@@ -53,7 +53,7 @@ func cantLook(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("%w while looking", errInterrupted)
 	}
-	return fmt.Errorf("%w; is Redis running there, and may this user read it?", err)
+	return fmt.Errorf("%w; is Redis running there, and may this user read it? 'tebra doctor' looks into it", err)
 }
 
 // stateWord is a request's state for people, who are told as well what has none

@@ -321,7 +321,7 @@ func TestLookingSaysWhatToDoWhenRedisCannotBeLookedAt(t *testing.T) {
 	t.Parallel()
 	for _, args := range [][]string{{"history"}, {"trace", "r1"}, {"watch"}, {"status"}} {
 		c := &command{args: append(args, "--redis", "redis://127.0.0.1:1")}
-		c.expect(t, c.run(t, t.Context()), exitFailed, "is Redis running there, and may this user read it?")
+		c.expect(t, c.run(t, t.Context()), exitFailed, "is Redis running there, and may this user read it? 'tebra doctor' looks into it")
 	}
 }
 
@@ -443,4 +443,27 @@ func (s *scene) sendUntilSeen(c *command, args []string) {
 	// What was sent last has been shown as well before anything else is sent.
 	s.say(8*time.Minute, "begun", "u1", action, tebra.Failed, 1, tebra.Expired)
 	peertest.Eventually(s.t, 10*time.Second, "the watch's beginning", func() bool { return strings.Contains(c.stdout.String(), "begun") })
+}
+
+func TestStatusCountsDeadLettersAndLeavesThemWhereTheyWere(t *testing.T) {
+	t.Parallel()
+	i := newInstallation(t)
+	i.fail("createAppointment", tebra.OutcomeUnknown)
+	i.fail("getPatient", tebra.DeadLettered)
+	for _, test := range []struct {
+		args []string
+		want string
+	}{
+		{nil, "! 2 dead letters wait for an operator: see 'tebra deadletters list'"},
+		{nil, "DEAD LETTERS  2 waiting"}, // as before
+		{[]string{"--output", "json"}, `"deadLetters":{"waiting":2,"more":false}`},
+		{[]string{"--dead-letters=false"}, "DEAD LETTERS  not counted\n"},
+		{[]string{"--subscription", "nobody-made-it"}, "DEAD LETTERS  not counted: there is no subscription nobody-made-it"},
+	} {
+		c := i.tebra(append([]string{"status"}, test.args...)...)
+		c.expect(t, c.run(t, t.Context()), exitOK)
+		if !strings.Contains(c.stdout.String(), test.want) {
+			t.Errorf("tebra %q printed:\n%s\nwant %q in it", c.args, c.stdout.String(), test.want)
+		}
+	}
 }

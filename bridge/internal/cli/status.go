@@ -22,15 +22,21 @@ streams, lanes with their rates, bridges, the breaker, and how requests ended ov
 the last while.
 
 --watch shows it again and again until Ctrl-C, in the same place on a terminal.
-With --output json each look is one object.`
+With --output json each look is one object.
+
+Dead letters are counted by taking them from their subscription for a moment, at
+most once a minute: who replays some at that time may see a part only.
+--dead-letters=false leaves them alone.`
 
 const statusExamples = `  tebra status
   tebra status --watch
-  tebra status --last 1h
+  tebra status --last 1h --dead-letters=false
   tebra status --output json | jq '.concerns'`
 
 type statusOptions struct {
 	pipeline pipelineFlags
+	letters  letterFlags // but for their pipeline
+	count    bool        // the dead letters
 	last     time.Duration
 	watch    bool
 	interval time.Duration
@@ -53,6 +59,10 @@ func (a *app) statusCommand() *cobra.Command {
 	flags.DurationVar(&o.last, "last", 15*time.Minute, "over how long answers are counted, at most 24h")
 	flags.BoolVarP(&o.watch, "watch", "w", false, "show it again and again")
 	flags.DurationVar(&o.interval, "interval", 2*time.Second, "how often --watch looks")
+	flags.BoolVar(&o.count, "dead-letters", true, "count the dead letters, where the Google Cloud project is known")
+	flags.StringVar(&o.letters.surroundings.project, "project", "", "Google Cloud `project` of the dead letters (default GOOGLE_CLOUD_PROJECT)")
+	flags.StringVar(&o.letters.surroundings.emulator, "pubsub-emulator", "", "`host:port` of a Pub/Sub emulator (default PUBSUB_EMULATOR_HOST)")
+	flags.StringVar(&o.letters.subscription, "subscription", "", "the operators' `subscription` (default INSPECT_SUBSCRIPTION, else tebra-dead-letters-inspect)")
 	o.pipeline.register(flags)
 	return cmd
 }
@@ -72,10 +82,20 @@ func (a *app) status(cmd *cobra.Command, o statusOptions) error {
 	}
 	defer l.close()
 	ctx := cmd.Context()
-	if o.watch {
-		return a.watchStatus(ctx, l, o)
+	counter := a.letterCounter(cmd, o)
+	if counter != nil {
+		defer counter.close()
 	}
-	s, err := l.Status(ctx, o.last, nil)
+	look := func() (inspect.Status, error) {
+		if counter == nil {
+			return l.Status(ctx, o.last, nil)
+		}
+		return l.Status(ctx, o.last, counter)
+	}
+	if o.watch {
+		return a.watchStatus(ctx, l, o, look)
+	}
+	s, err := look()
 	if err != nil {
 		return cantLook(ctx, err)
 	}
@@ -86,13 +106,13 @@ func (a *app) status(cmd *cobra.Command, o statusOptions) error {
 
 // watchStatus looks again and again until ctx ends. A Redis that can't be looked at
 // is shown as such: it may come back.
-func (a *app) watchStatus(ctx context.Context, l *looking, o statusOptions) error {
+func (a *app) watchStatus(ctx context.Context, l *looking, o statusOptions, look func() (inspect.Status, error)) error {
 	screen := a.newLive(a.stdout)
 	if a.output == formatJSON {
 		screen = nil
 	}
 	for {
-		s, err := l.Status(ctx, o.last, nil)
+		s, err := look()
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -148,13 +168,22 @@ func (a *app) printStatus(p *printer, l *looking, s inspect.Status) {
 	p.line()
 	printBridges(p, s)
 	printBreaker(p, s.Breaker)
-	dead := "not counted: they are in Pub/Sub, not in Redis"
-	if s.DeadLetters != nil {
-		dead = s.DeadLetters.String() + " waiting"
-	}
-	p.line(painted(dimmed, "DEAD LETTERS  "), word(dead))
+	p.line(painted(dimmed, "DEAD LETTERS  "), deadLettersWord(s))
 	p.line()
 	a.printAnswers(p, s)
+}
+
+func deadLettersWord(s inspect.Status) cell {
+	switch {
+	case s.Uncounted != nil:
+		return painted(caution, "not counted: ", s.Uncounted)
+	case s.DeadLetters == nil:
+		return word("not counted")
+	case s.DeadLetters.Waiting == 0:
+		return painted(good, "none")
+	default:
+		return painted(bad, s.DeadLetters, " waiting")
+	}
 }
 
 // ago is how long before another a time was, "" for the zero time.

@@ -136,7 +136,7 @@ func (a *app) printTrace(p *printer, t inspect.Trace) {
 		p.line(painted(dimmed, "now     "), painted(paint, text))
 	}
 	if n := len(t.Steps); n > 0 && t.Steps[n-1].Event == inspect.Answered && inspect.LeavesDeadLetter(t.Steps[n-1].ErrorCode) {
-		p.line(painted(dimmed, "next    "), word("it waits in the dead letters for an operator: "+t.Steps[n-1].ErrorCode.Meaning()))
+		p.line(painted(dimmed, "next    "), word("a dead letter waits for an operator: see 'tebra deadletters list --reason "+string(t.Steps[n-1].ErrorCode)+"'"))
 	}
 }
 

@@ -49,7 +49,11 @@ func (s Status) Concerns() []Concern {
 		}
 	}
 	if d := s.DeadLetters; d != nil && d.Waiting > 0 {
-		add(fmt.Sprintf("%s dead letters wait for an operator", d), "see 'tebra deadletters list'")
+		what := d.String() + " dead letters wait for an operator"
+		if d.Waiting == 1 && !d.More {
+			what = "a dead letter waits for an operator"
+		}
+		add(what, "see 'tebra deadletters list'")
 	}
 	return all
 }

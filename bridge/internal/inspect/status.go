@@ -26,8 +26,10 @@ type Status struct {
 	LastBridge time.Time
 	Breaker    breaker.Snapshot
 	Answers    Answers
-	// DeadLetters is nil where nobody counted: Redis knows nothing of them.
+	// DeadLetters is nil where they were not counted, since Redis knows nothing of
+	// them; Uncounted says why they could not be.
 	DeadLetters *DeadLetters
+	Uncounted   error
 }
 
 // Stream is how long a stream is.
@@ -52,13 +54,10 @@ type DeadLetters struct {
 	More    bool // there are at least so many
 }
 
-// DeadLetterCounter counts the dead letters that wait, up to most.
+// DeadLetterCounter counts the dead letters that wait, up to a bound of its own.
 type DeadLetterCounter interface {
-	Count(ctx context.Context, most int) (DeadLetters, error)
+	Count(ctx context.Context) (DeadLetters, error)
 }
-
-// mostDeadLetters bounds how many dead letters are counted.
-const mostDeadLetters = 1000
 
 // InFlight returns how many requests are admitted and unanswered, and when the
 // oldest of them arrived, zero where none is.
@@ -73,7 +72,8 @@ func (s Status) InFlight() (n int64, oldest time.Time) {
 }
 
 // Status looks at everything once, with the answers of the last while; of those at
-// most some 20,000 statuses are read. count may be nil.
+// most some 20,000 statuses are read. count may be nil; that it fails is no error of
+// the whole.
 func (i *Inspector) Status(ctx context.Context, last time.Duration, count DeadLetterCounter) (Status, error) {
 	var s Status
 	var err error
@@ -91,9 +91,10 @@ func (i *Inspector) Status(ctx context.Context, last time.Duration, count DeadLe
 	if count == nil {
 		return s, nil
 	}
-	waiting, err := count.Count(ctx, mostDeadLetters)
+	waiting, err := count.Count(ctx)
 	if err != nil {
-		return s, fmt.Errorf("counting the dead letters: %w", err)
+		s.Uncounted = err
+		return s, nil
 	}
 	s.DeadLetters = &waiting
 	return s, nil

@@ -70,6 +70,8 @@ type Options struct {
 	Environ []string
 	// Verbose asks for the parts' own logs as well.
 	Verbose bool
+	// JSON asks for what is told as one JSON object a line.
+	JSON bool
 }
 
 // DefaultOptions returns a run of embedded parts only, under production's retry

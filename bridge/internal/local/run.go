@@ -2,6 +2,7 @@ package local
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -40,8 +41,15 @@ func Run(ctx context.Context, opts Options, stdout io.Writer) error {
 		return err
 	}
 	defer func() { _ = Remove(path, p.Info) }() // the next run replaces it
+	if opts.JSON {
+		if err := json.NewEncoder(stdout).Encode(started(p.Info)); err != nil {
+			return fmt.Errorf("saying what was started: %w", err)
+		}
+		p.follow(ctx, func(s tebra.StatusUpdate) { printStatusJSON(stdout, s) })
+		return nil
+	}
 	p.introduce(stdout, opts)
-	p.follow(ctx, stdout)
+	p.follow(ctx, func(s tebra.StatusUpdate) { printStatus(stdout, s) })
 	fmt.Fprintln(stdout, "\nStopping.")
 	return nil
 }
@@ -109,8 +117,8 @@ func redactURL(raw string) string {
 // followBlock is how long one look at the status stream waits.
 const followBlock = time.Second
 
-// follow prints every change of a request's state until ctx ends.
-func (p *Pipeline) follow(ctx context.Context, w io.Writer) {
+// follow calls seen for every change of a request's state until ctx ends.
+func (p *Pipeline) follow(ctx context.Context, seen func(tebra.StatusUpdate)) {
 	after := "0-0" // a stream that is not there yet is read from its beginning
 	if last, err := p.Redis.XInfoStream(ctx, p.Keys.Status()).Result(); err == nil && last.LastGeneratedID != "" {
 		after = last.LastGeneratedID
@@ -126,7 +134,9 @@ func (p *Pipeline) follow(ctx context.Context, w io.Writer) {
 		for _, s := range streams {
 			for _, m := range s.Messages {
 				after = m.ID
-				printStatus(w, m.Values)
+				if s, ok := readStatus(m.Values); ok {
+					seen(s)
+				}
 			}
 		}
 	}
@@ -142,15 +152,46 @@ func wait(ctx context.Context, d time.Duration) {
 	}
 }
 
-func printStatus(w io.Writer, values map[string]any) {
+// readStatus reads an entry of the status stream, and reports whether it is one of
+// ours.
+func readStatus(values map[string]any) (tebra.StatusUpdate, bool) {
 	fields := make(map[string]string, len(values))
 	for k, v := range values {
 		fields[k], _ = v.(string)
 	}
 	s, err := tebra.ParseStatus(fields)
-	if err != nil {
-		return // written by somebody else
-	}
+	return s, err == nil
+}
+
+// started is what was started, for programs, without secrets.
+func started(i Info) any {
+	return struct {
+		Event               string `json:"event"`
+		RedisURL            string `json:"redisURL"`
+		Prefix              string `json:"prefix"`
+		Project             string `json:"project"`
+		PubSubEmulator      string `json:"pubsubEmulator"`
+		InspectSubscription string `json:"inspectSubscription"`
+		PHPAPI              string `json:"phpAPI"`
+		FunctionsURL        string `json:"functionsURL"`
+	}{"started", redactURL(i.RedisURL), i.Prefix, i.Project, i.PubSubEmulator, i.InspectSubscription, i.PHPAPI, i.FunctionsURL}
+}
+
+func printStatusJSON(w io.Writer, s tebra.StatusUpdate) {
+	_ = json.NewEncoder(w).Encode(struct { // what is lost was only looked at, as in printStatus
+		Event         string          `json:"event"`
+		Timestamp     time.Time       `json:"timestamp"`
+		RequestID     string          `json:"requestId"`
+		CorrelationID string          `json:"correlationId"`
+		Action        string          `json:"action"`
+		UserID        string          `json:"userId"`
+		Status        tebra.State     `json:"status"`
+		Attempt       int             `json:"attempt,omitempty"`
+		ErrorCode     tebra.ErrorCode `json:"errorCode,omitempty"`
+	}{"status", s.Timestamp, s.RequestID, s.CorrelationID, s.Action, s.UserID, s.State, s.Attempt, s.ErrorCode})
+}
+
+func printStatus(w io.Writer, s tebra.StatusUpdate) {
 	line := fmt.Sprintf("%s  %-20s %-10s %s", s.Timestamp.Local().Format("15:04:05.000"), s.Action, s.State, s.RequestID)
 	if s.Attempt > 0 {
 		line += fmt.Sprintf("  attempt %d", s.Attempt)
