@@ -61,6 +61,7 @@ func (b *Bridge) take(ctx, hard context.Context) (*batch, error) {
 		return nil, err
 	}
 	b.counts.read.Add(int64(len(entries)))
+	b.seen.Read(len(entries))
 	bt := b.newBatch(entries)
 	b.admitMu.Lock()
 	defer b.admitMu.Unlock()

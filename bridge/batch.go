@@ -10,6 +10,7 @@ import (
 
 	"tebraproxy/pkg/stream"
 	"tebraproxy/pkg/tebra"
+	"tebraproxy/pkg/telemetry"
 )
 
 // reasonTrimmed marks the dead letter of an entry that others trimmed away
@@ -37,6 +38,8 @@ type item struct {
 	known    bool // pending was written before, or something later
 	seated   bool // has room in its lane
 	deferred bool // is in the lot
+
+	sending *telemetry.Sending // of the last try at publishing it
 
 	refused   bool  // by Pub/Sub, at least once
 	refusedAt int64 // after how many messages that it took

@@ -19,6 +19,7 @@ import (
 	"tebraproxy/pkg/publish"
 	"tebraproxy/pkg/stream"
 	"tebraproxy/pkg/tebra"
+	"tebraproxy/pkg/telemetry"
 )
 
 // Deps is what a bridge works with. It closes none of it.
@@ -32,6 +33,7 @@ type Deps struct {
 	DeadLetters *publish.Publisher
 	Topics      TopicAdmin // asked at start whether the topics are there; nil asks nobody
 	Log         *slog.Logger
+	Telemetry   *telemetry.Telemetry // nil observes nothing
 	Version     string
 	NewID       func() string // unique names and IDs; uuid.NewString if nil
 }
@@ -54,6 +56,9 @@ type Bridge struct {
 	stream   *stream.Stream
 	consumer string
 	log      *slog.Logger
+	seen     *telemetry.Bridge // nil where nothing is observed
+	audit    *telemetry.Auditor
+	lines    lines
 	started  time.Time
 
 	statusKey string
@@ -112,7 +117,10 @@ func New(cfg Config, deps Deps) *Bridge {
 	}
 	b.log = deps.Log.With("consumer", b.consumer)
 	b.notes.log = b.log
+	b.lines.log = b.log
+	b.audit = telemetry.NewAuditor(b.log)
 	b.lanes.init(deps.Policy, cfg.MaxInFlight)
+	b.seen = deps.Telemetry.Bridge(b.lanes.names())
 	b.hand.init()
 	b.lot.init()
 	b.rejecting.SetLimit(workers)

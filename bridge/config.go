@@ -9,6 +9,7 @@ import (
 	"tebraproxy/pkg/publish"
 	"tebraproxy/pkg/stream"
 	"tebraproxy/pkg/tebra"
+	"tebraproxy/pkg/telemetry"
 )
 
 // Config is the bridge's configuration (DESIGN section 13).
@@ -24,6 +25,7 @@ type Config struct {
 	LedgerTTL       time.Duration `env:"LEDGER_TTL" envDefault:"48h"`
 	PolicyFile      string        `env:"POLICY_FILE"`
 	HealthPort      int           `env:"HEALTH_PORT" envDefault:"8080"`
+	Telemetry       telemetry.Config
 }
 
 // Bounds of the configuration.
@@ -72,5 +74,5 @@ func (c *Config) Validate() []string {
 	if c.HealthPort < 0 || c.HealthPort > 65535 {
 		wrong("HEALTH_PORT is %d: want 0 (any free port) to 65535", c.HealthPort)
 	}
-	return problems
+	return append(problems, c.Telemetry.Problems()...)
 }

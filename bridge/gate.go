@@ -95,6 +95,7 @@ func (b *Bridge) followBreaker(ctx context.Context) (breaker.State, error) {
 	if was := b.gate.breakerOpen.Swap(shut); was == shut {
 		return now.State, nil
 	}
+	b.seen.BreakerChanged(shut)
 	if shut {
 		b.log.Warn("the API is in trouble: nothing is read or published until a probe succeeds", "breaker", now.State.String())
 	} else {

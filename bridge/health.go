@@ -86,10 +86,15 @@ func (b *Bridge) turn(g *errgroup.Group, name string, run func(*pulse)) {
 //
 // GET /readyz, for people and start-up probes: has this bridge joined its group,
 // and did it reach Redis within the last heartbeats?
+//
+// Beside them, GET /metrics is the metrics as Prometheus text.
 func (b *Bridge) Health() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", b.healthz)
 	mux.HandleFunc("GET /readyz", b.readyz)
+	if b.deps.Telemetry != nil {
+		mux.Handle("GET /metrics", b.deps.Telemetry.MetricsHandler())
+	}
 	return mux
 }
 

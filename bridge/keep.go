@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"tebraproxy/pkg/telemetry"
 )
 
 // How often the keeper does what.
@@ -73,9 +75,13 @@ func (b *Bridge) heartbeat(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	open, err := b.openCount(ctx)
+	state, err := b.measure(ctx, waiting)
 	if err != nil {
 		return err
+	}
+	var open int64
+	for _, lane := range state.Lanes {
+		open += lane.Open
 	}
 	key, at := b.deps.Keys.Heartbeat(b.consumer), b.clock.now().UnixMilli()
 	pipe := b.deps.Redis.Pipeline()
@@ -93,25 +99,10 @@ func (b *Bridge) heartbeat(ctx context.Context) error {
 	if _, err := pipe.Exec(ctx); err != nil {
 		return fmt.Errorf("writing the heartbeat: %w", err)
 	}
-	b.counts.beat.Store(time.Now().UnixNano())
+	state.At = time.Now()
+	b.counts.beat.Store(state.At.UnixNano())
+	b.seen.Saw(state)
 	return nil
-}
-
-// openCount returns how many requests are admitted and unanswered, in all lanes.
-func (b *Bridge) openCount(ctx context.Context) (int64, error) {
-	lanes, err := b.lanes.all(ctx, b.deps.Redis, b.deps.Keys)
-	if err != nil {
-		return 0, err
-	}
-	var open int64
-	for _, lane := range lanes {
-		n, err := b.deps.Redis.ZCard(ctx, b.deps.Keys.Open(lane)).Result()
-		if err != nil {
-			return 0, fmt.Errorf("counting the open requests of lane %s: %w", lane, err)
-		}
-		open += n
-	}
-	return open, nil
 }
 
 // trim removes what is older than RETENTION from all three streams, but nothing
@@ -133,4 +124,10 @@ func memoryBytes() uint64 {
 	s := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
 	metrics.Read(s)
 	return s[0].Value.Uint64() - s[1].Value.Uint64()
+}
+
+// cpuMillis returns the CPU time that this process has used.
+func cpuMillis() int64 {
+	user, system := telemetry.CPUTime()
+	return (user + system).Milliseconds()
 }

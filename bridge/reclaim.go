@@ -74,6 +74,7 @@ func (b *Bridge) takeIdle(ctx context.Context, cursor string) (bt *batch, next s
 	}
 	b.log.Info("claimed idle entries", "entries", len(entries), "trimmed", len(gone))
 	b.counts.claimed.Add(int64(len(entries)))
+	b.seen.Claimed(len(entries))
 	bt = b.newBatch(entries)
 	bt.gone(gone)
 	return bt, next, nil

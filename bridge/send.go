@@ -10,6 +10,7 @@ import (
 	"tebraproxy/pkg/ledger"
 	"tebraproxy/pkg/publish"
 	"tebraproxy/pkg/tebra"
+	"tebraproxy/pkg/telemetry"
 )
 
 // publishTimeout bounds one try at publishing.
@@ -81,19 +82,28 @@ func (b *Bridge) publishOnce(giveUp context.Context, items []item) (result tried
 	defer cancel()
 	out := outs.Get().(*outgoing)
 	defer outs.Put(out)
-	out.fill(items)
+	out.fill(items, b.seen)
 	result.confirmed = make([]string, 0, len(items))
-	for i, err := range b.deps.Requests.Publish(ctx, &out.messages) {
+	began := time.Now()
+	errs := b.deps.Requests.Publish(ctx, &out.messages)
+	took := time.Since(began)
+	for i, err := range errs {
+		items[i].sending.Done(err)
 		var refused *publish.RefusedError
 		switch {
 		case err == nil:
 			result.confirmed = append(result.confirmed, items[i].entryID())
+			b.lines.published(&items[i])
 		case errors.As(err, &refused) && items[i].atFault(refused):
 			result.refused = append(result.refused, b.refuse(&items[i]))
 		default:
 			result.failed = append(result.failed, items[i])
 			first = cmp.Or(first, err)
 		}
+	}
+	b.seen.Published(len(result.confirmed), took, first)
+	if len(items) > 0 {
+		b.seen.Waited(b.clock.now().Sub(items[0].arrival))
 	}
 	return result, first
 }
@@ -107,9 +117,10 @@ type outgoing struct {
 
 var outs = sync.Pool{New: func() any { return new(outgoing) }}
 
-func (o *outgoing) fill(items []item) {
+func (o *outgoing) fill(items []item, seen *telemetry.Bridge) {
 	o.messages.Reset()
 	for i := range items {
+		items[i].sending = seen.Publishing(&items[i].envelope, items[i].arrival)
 		o.data = items[i].request.AppendJSON(o.data[:0])
 		o.messages.Add(o.data, &items[i].envelope)
 	}
@@ -289,6 +300,9 @@ func (b *Bridge) finishReject(ctx context.Context, r *reject) error {
 		return err
 	}
 	b.counts.rejected.Add(1)
+	b.seen.Rejected(r.err.Code)
+	b.audit.Operation(telemetry.Operation{
+		Envelope: &r.letter.envelope, Decision: telemetry.Invalid, Outcome: r.err.Code, Final: r.answer != nil})
 	b.log.Warn("entry rejected", "entryId", r.entryID, "reason", string(r.err.Code), "answered", r.answer != nil)
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"tebraproxy/pkg/ledger"
 	"tebraproxy/pkg/tebra"
+	"tebraproxy/pkg/telemetry"
 )
 
 // sweepPage is how many entries of a lane the sweep asks for at a time.
@@ -143,6 +144,8 @@ func (b *Bridge) answerOverdue(ctx context.Context, lane, id string) error {
 	err = b.deps.Ledger.Complete(ctx, claim, tebra.Response{ErrorCode: code})
 	if err == nil {
 		b.log.Warn("answered an overdue request", "entryId", id, "lane", lane, "reason", string(code))
+		b.audit.Operation(telemetry.Operation{
+			Envelope: &it.envelope, Decision: telemetry.GivenUp, Outcome: code, Final: true, Attempt: claim.Attempt})
 	}
 	return err
 }
@@ -153,7 +156,11 @@ func (b *Bridge) deadLetter(ctx context.Context, it *item, reason tebra.ErrorCod
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
 	it.envelope.Reason = reason
-	return b.deps.DeadLetters.One(ctx, it.request.AppendJSON(nil), it.envelope)
+	err := b.deps.DeadLetters.One(ctx, it.request.AppendJSON(nil), it.envelope)
+	if err == nil {
+		b.seen.DeadLetter(reason)
+	}
+	return err
 }
 
 // closeOverdue ends an entry whose contents are gone.
@@ -167,6 +174,7 @@ func (b *Bridge) closeOverdue(ctx context.Context, lane, id string) error {
 	if err := b.deps.Redis.ZRem(ctx, b.deps.Keys.Open(lane), id).Err(); err != nil {
 		return fmt.Errorf("closing overdue entry %s: %w", id, err)
 	}
+	b.seen.DeadLetter(reasonTrimmed)
 	b.log.Warn("an overdue entry was removed from the stream by somebody else", "entryId", id, "lane", lane)
 	return nil
 }

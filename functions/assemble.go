@@ -12,6 +12,7 @@ import (
 	"tebraproxy/pkg/publish"
 	"tebraproxy/pkg/rate"
 	"tebraproxy/pkg/tebra"
+	"tebraproxy/pkg/telemetry"
 )
 
 // Clients is what talks to the world outside. Whoever made them closes them.
@@ -22,6 +23,8 @@ type Clients struct {
 	Roles  policy.Source // [policy.Policy.Static] or a cache over another
 	API    Caller        // a php.Client
 	Log    *slog.Logger
+	// Telemetry may be nil: then nothing is observed.
+	Telemetry *telemetry.Telemetry
 }
 
 // Assemble puts both functions together, by name, from a valid configuration. It
@@ -44,11 +47,25 @@ func Assemble(cfg Config, clients Clients) (map[string]http.Handler, error) {
 		API:         clients.API,
 		DeadLetters: publish.New(clients.Topics, cfg.DeadLetters()),
 		Log:         clients.Log,
+		Telemetry:   clients.instruments(),
 	}
 	return map[string]http.Handler{
-		ProcessRequest:   NewProcessor(cfg, deps),
-		RecordDeadLetter: NewRecorder(RecorderConfig{cfg.Common}, deps),
+		ProcessRequest:   deps.Telemetry.Handler(ProcessRequest, NewProcessor(cfg, deps)),
+		RecordDeadLetter: deps.Telemetry.Handler(RecordDeadLetter, NewRecorder(RecorderConfig{cfg.Common}, deps)),
 	}, nil
+}
+
+// instruments makes what the functions are observed by.
+func (c Clients) instruments() *telemetry.Functions {
+	lanes := []string{tebra.DefaultLane}
+	for _, lane := range c.Policy.Lanes() {
+		lanes = append(lanes, lane.Name)
+	}
+	var actions []string
+	for _, action := range c.Policy.Actions() {
+		actions = append(actions, action.Name)
+	}
+	return c.Telemetry.Functions(actions, lanes)
 }
 
 // AssembleRecorder puts RecordDeadLetter together by itself, from a valid
@@ -58,9 +75,11 @@ func AssembleRecorder(cfg RecorderConfig, clients Clients) (http.Handler, error)
 	if err != nil {
 		return nil, err
 	}
-	return NewRecorder(cfg, Deps{
-		Ledger: ledger.New(clients.Redis, keys, ledger.Config{TTL: cfg.LedgerTTL, Lease: cfg.LedgerLease}),
-		Policy: clients.Policy,
-		Log:    clients.Log,
-	}), nil
+	deps := Deps{
+		Ledger:    ledger.New(clients.Redis, keys, ledger.Config{TTL: cfg.LedgerTTL, Lease: cfg.LedgerLease}),
+		Policy:    clients.Policy,
+		Log:       clients.Log,
+		Telemetry: clients.instruments(),
+	}
+	return deps.Telemetry.Handler(RecordDeadLetter, NewRecorder(cfg, deps)), nil
 }

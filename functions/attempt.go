@@ -13,6 +13,7 @@ import (
 	"tebraproxy/pkg/policy"
 	"tebraproxy/pkg/rate"
 	"tebraproxy/pkg/tebra"
+	"tebraproxy/pkg/telemetry"
 )
 
 // Bounds of what surrounds a call.
@@ -35,6 +36,10 @@ type run struct {
 	action  policy.Action
 	claim   *ledger.Claim
 	log     *slog.Logger
+	// published is when Pub/Sub got the message, zero where it doesn't say.
+	published time.Time
+	seen      *telemetry.Run // nil where nothing is observed
+	called    bool           // the API, or it was tried
 }
 
 // ending is how an attempt ends: what is done about it, and on what grounds.
@@ -60,11 +65,13 @@ func (r *run) process(ctx context.Context) int {
 		Write:       r.action.Effect == policy.Write,
 	})
 	if err != nil {
-		r.log.Warn("the request could not be claimed; it comes again", "error", err)
+		r.trouble.Warn("the request could not be claimed; it comes again", "entryId", r.env.EntryID, "error", err)
 		return http.StatusServiceUnavailable
 	}
+	r.seen.Claimed(string(r.claim.Verdict), r.claim.Attempt, r.claim.Age, r.published)
 	if status, done := afterClaim(r.claim.Verdict); done {
 		r.log.Info("nothing to do", "verdict", string(r.claim.Verdict))
+		r.auditVerdict()
 		return status
 	}
 	if r.claim.Verdict == ledger.Unknown {
@@ -80,11 +87,15 @@ func (r *run) attempt(ctx context.Context) int {
 	if end := r.prepare(ctx, timeout); end != nil {
 		return r.finish(ctx, *end)
 	}
+	r.log.Info("processing", "attempt", r.claim.Attempt, "ageMs", r.claim.Age.Milliseconds())
+	traceparent, done := r.seen.Calling(ctx, r.request.Traceparent)
+	r.called = true
 	result := r.deps.API.Call(ctx, php.Request{
 		Action: r.request.Action, Params: r.request.Params, Write: r.action.Effect == policy.Write,
-		RequestID: r.request.ID, CorrelationID: r.request.CorrelationID, Traceparent: r.request.Traceparent,
+		RequestID: r.request.ID, CorrelationID: r.request.CorrelationID, Traceparent: traceparent,
 		Timeout: timeout,
 	})
+	done(telemetry.Called{Outcome: result.Outcome.String(), Code: result.Code, Status: result.Status})
 	open := r.tellOthers(ctx, result)
 	return r.finish(ctx, ending{decide(result, open, r.claim.Attempt), result})
 }
@@ -106,7 +117,7 @@ func (r *run) prepare(ctx context.Context, timeout time.Duration) *ending {
 		}
 	}
 	if err := r.deps.Ledger.Start(ctx, r.claim, timeout+startMargin); err != nil {
-		r.log.Warn("the call may not be made", "error", err)
+		r.trouble.Warn("the call may not be made", "entryId", r.env.EntryID, "error", err)
 		return tryLater("the ledger did not let the call be made")
 	}
 	return nil
@@ -166,6 +177,7 @@ func (r *run) waitForTurn(ctx context.Context) *ending {
 	if !ok {
 		return nil
 	}
+	defer r.seen.Waiting(ctx, lane.Name)()
 	err := r.deps.Rate.Wait(ctx, rate.Limit{Lane: lane.Name, Interval: lane.Interval, Burst: lane.Burst}, r.cfg.RateWait)
 	var late *rate.NotInTimeError
 	switch {
@@ -195,12 +207,12 @@ func (r *run) tellOthers(ctx context.Context, result php.Result) (open bool) {
 		// At most php.MaxRetryAfter. Calls that were given their turn before are
 		// still made.
 		if err := r.deps.Rate.Hold(ctx, lane.Name, result.RetryAfter); err != nil {
-			r.log.Warn("the lane could not be held back", "lane", lane.Name, "error", err)
+			r.trouble.Warn("the lane could not be held back", "lane", lane.Name, "error", err)
 		}
 	}
 	state, err := r.deps.Breaker.Record(ctx, !result.Infrastructure)
 	if err != nil {
-		r.log.Warn("the breaker could not be told", "error", err)
+		r.trouble.Warn("the breaker could not be told", "error", err)
 	}
 	return result.Infrastructure && state != breaker.Closed
 }

@@ -7,6 +7,7 @@ import (
 	"tebraproxy/pkg/config"
 	"tebraproxy/pkg/php"
 	"tebraproxy/pkg/tebra"
+	"tebraproxy/pkg/telemetry"
 )
 
 // Common is what both functions that Pub/Sub pushes to are configured with.
@@ -19,6 +20,7 @@ type Common struct {
 	AckDeadline    time.Duration `env:"ACK_DEADLINE" envDefault:"120s"`
 	LedgerLease    time.Duration `env:"LEDGER_LEASE" envDefault:"150s"`
 	LedgerTTL      time.Duration `env:"LEDGER_TTL" envDefault:"48h"`
+	Telemetry      telemetry.Config
 }
 
 // Config is the configuration of ProcessRequest (DESIGN section 13).
@@ -109,6 +111,7 @@ func (c *Common) validate(p *problems) {
 	p.nested(fmt.Sprintf("HANDLER_TIMEOUT + %v to answer", startMargin), c.HandlerTimeout+startMargin, "LEDGER_LEASE", c.LedgerLease)
 	p.nested("LEDGER_LEASE", c.LedgerLease, "the backoff of all attempts together", totalBackoff)
 	p.nested("the retention of the subscription", subscriptionRetention, "LEDGER_TTL", c.LedgerTTL)
+	*p = append(*p, c.Telemetry.Problems()...)
 }
 
 // problems is what is wrong with a configuration, a line each.

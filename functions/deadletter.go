@@ -9,18 +9,23 @@ import (
 	"tebraproxy/pkg/ledger"
 	"tebraproxy/pkg/push"
 	"tebraproxy/pkg/tebra"
+	"tebraproxy/pkg/telemetry"
 )
 
 // Recorder is RecordDeadLetter: it answers for what the retry policy gave up on
 // (DESIGN section 10). Its subscription retries for ever. It is safe for
 // concurrent use.
 type Recorder struct {
-	cfg  RecorderConfig
-	deps Deps
+	cfg     RecorderConfig
+	deps    Deps
+	audit   *telemetry.Auditor
+	trouble *slog.Logger // for what meets every dead letter alike
 }
 
 // NewRecorder returns RecordDeadLetter. Of deps it needs Ledger, Policy and Log.
-func NewRecorder(cfg RecorderConfig, deps Deps) *Recorder { return &Recorder{cfg: cfg, deps: deps} }
+func NewRecorder(cfg RecorderConfig, deps Deps) *Recorder {
+	return &Recorder{cfg: cfg, deps: deps, audit: telemetry.NewAuditor(deps.Log), trouble: telemetry.Thin(deps.Log)}
+}
 
 // ServeHTTP answers one push of a dead letter.
 func (d *Recorder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -28,7 +33,7 @@ func (d *Recorder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	message, err := push.Read(r, push.MaxBody)
 	if err != nil {
-		refusePush(w, d.deps.Log, err)
+		refusePush(w, d.trouble, err)
 		return
 	}
 	answerPush(w, d.handle(ctx, message))
@@ -44,10 +49,13 @@ func (d *Recorder) handle(ctx context.Context, message push.Message) int {
 	if env.Reason != "" || env.Probe { // answered before, or nobody's
 		return http.StatusNoContent
 	}
-	log = log.With("entryId", env.EntryID, "requestId", env.RequestID, "correlationId", env.CorrelationID, "action", env.Action)
+	ctx, seen := d.deps.Telemetry.Begin(ctx, &env, message.PublishTime)
+	defer seen.End()
+	log = log.With("entryId", env.EntryID, "requestId", env.RequestID, "correlationId", env.CorrelationID, "action", env.Action).
+		With(seen.LogAttrs()...)
 	claim, err := d.deps.Ledger.Settle(ctx, d.delivery(env, message.Data))
 	if err != nil {
-		log.Warn("the dead letter could not be claimed; it comes again", "error", err)
+		d.trouble.Warn("the dead letter could not be claimed; it comes again", "entryId", env.EntryID, "error", err)
 		return http.StatusServiceUnavailable
 	}
 	if claim.Verdict == ledger.Busy { // the last attempt may still be running
@@ -76,6 +84,10 @@ func (d *Recorder) settle(ctx context.Context, claim *ledger.Claim, log *slog.Lo
 	switch {
 	case err == nil:
 		log.Warn("answered a dead letter")
+		d.deps.Telemetry.Answered(&claim.Delivery.Envelope, code, claim.Age)
+		d.deps.Telemetry.DeadLetter(code)
+		d.audit.Operation(telemetry.Operation{
+			Envelope: &claim.Delivery.Envelope, Decision: telemetry.GivenUp, Outcome: code, Final: true, Attempt: claim.Attempt})
 		return http.StatusNoContent
 	case errors.Is(err, ledger.ErrStale):
 		log.Info("the dead letter comes again: somebody took its request over")

@@ -18,12 +18,15 @@ import (
 func (r *run) finish(ctx context.Context, end ending) int {
 	ctx, cancel := detach(ctx, finishGrace)
 	defer cancel()
+	done := r.seen.Finishing(ctx, end.step.String())
 	err := r.inLedger(ctx, end)
 	if errors.Is(err, ledger.ErrEntryGone) { // it can't wait in Redis, so Pub/Sub has to keep it
 		end.step, end.http = release, http.StatusServiceUnavailable
 		err = r.inLedger(ctx, end)
 	}
+	done()
 	r.report(end, err)
+	r.account(end, err)
 	switch {
 	case err == nil:
 		return end.http

@@ -13,6 +13,7 @@ import (
 	"tebraproxy/pkg/push"
 	"tebraproxy/pkg/rate"
 	"tebraproxy/pkg/tebra"
+	"tebraproxy/pkg/telemetry"
 )
 
 // Caller calls the API; a php.Client does.
@@ -36,16 +37,21 @@ type Deps struct {
 	API         Caller
 	DeadLetters DeadLetters
 	Log         *slog.Logger
+	Telemetry   *telemetry.Functions // nil observes nothing
 }
 
 // Processor is ProcessRequest. It is safe for concurrent use.
 type Processor struct {
-	cfg  Config
-	deps Deps
+	cfg     Config
+	deps    Deps
+	audit   *telemetry.Auditor
+	trouble *slog.Logger // for what meets every request alike
 }
 
 // NewProcessor returns ProcessRequest. It does not talk to anybody yet.
-func NewProcessor(cfg Config, deps Deps) *Processor { return &Processor{cfg: cfg, deps: deps} }
+func NewProcessor(cfg Config, deps Deps) *Processor {
+	return &Processor{cfg: cfg, deps: deps, audit: telemetry.NewAuditor(deps.Log), trouble: telemetry.Thin(deps.Log)}
+}
 
 // ServeHTTP answers one push. The status is all that Pub/Sub looks at.
 func (p *Processor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -53,7 +59,7 @@ func (p *Processor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	message, err := push.Read(r, push.MaxBody)
 	if err != nil {
-		refusePush(w, p.deps.Log, err)
+		refusePush(w, p.trouble, err)
 		return
 	}
 	answerPush(w, p.handle(ctx, message))
@@ -90,14 +96,18 @@ func answerPush(w http.ResponseWriter, status int) {
 func (p *Processor) handle(ctx context.Context, message push.Message) int {
 	env, err := tebra.ParseEnvelope(message.Attributes)
 	if err != nil {
-		p.deps.Log.Warn("message refused: it was not published by a bridge", "messageId", message.ID, "error", err)
+		p.trouble.Warn("message refused: it was not published by a bridge", "messageId", message.ID, "error", err)
 		return http.StatusBadRequest
 	}
 	if env.Probe {
 		return p.probe(ctx)
 	}
-	run := &run{Processor: p, env: env, log: p.deps.Log.With(
-		"entryId", env.EntryID, "requestId", env.RequestID, "correlationId", env.CorrelationID, "action", env.Action)}
+	run := &run{Processor: p, env: env}
+	ctx, run.seen = p.deps.Telemetry.Begin(ctx, &run.env, message.PublishTime)
+	defer run.seen.End()
+	about := append([]any{"entryId", env.EntryID, "requestId", env.RequestID, "correlationId", env.CorrelationID, "action", env.Action},
+		run.seen.LogAttrs()...)
+	run.log, run.published = p.deps.Log.With(about...), message.PublishTime
 	run.request, err = tebra.DecodeMessage(message.Data)
 	if err != nil || !belongs(run.request, env) {
 		run.log.Warn("message refused: its data is not the request that its attributes name", "messageId", message.ID)

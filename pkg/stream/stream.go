@@ -241,10 +241,11 @@ func (s *Stream) Consumers(ctx context.Context, group string) ([]Consumer, error
 
 // Waiting says how much of the requests stream is not done with.
 type Waiting struct {
-	Unread bool  // something was never given to a bridge
-	Lag    int64 // how much, where Redis can tell, else -1
-	InHand int64 // pending in group bridge
-	Parked int64 // pending in group parked
+	Unread bool   // something was never given to a bridge
+	Oldest string // the first of it, "" if nothing is unread
+	Lag    int64  // how much, where Redis can tell, else -1
+	InHand int64  // pending in group bridge
+	Parked int64  // pending in group parked
 }
 
 // Idle reports whether nothing waits.
@@ -278,6 +279,9 @@ func (s *Stream) Waiting(ctx context.Context) (Waiting, error) {
 					return Waiting{}, fmt.Errorf("looking for unread entries of %s: %w", s.keys.Requests(), err)
 				}
 				w.Unread = len(rest) > 0
+				if w.Unread {
+					w.Oldest = rest[0].ID
+				}
 			}
 			w.Lag = g.Lag
 			if !w.Unread {

@@ -23,9 +23,11 @@ type Envelope struct {
 	Ledger        string    // [LedgerHash] of its record
 	Epoch         string    // the life of Redis in which it was admitted
 	AdmittedAt    time.Time // the Redis clock, to the millisecond
-	Traceparent   string
-	Reason        ErrorCode // on dead letters that we publish ourselves
-	Probe         bool      // no request: a question whether the API is back
+	Traceparent   string    // the client's
+	// PublishTraceparent is that of the span that published the message.
+	PublishTraceparent string
+	Reason             ErrorCode // on dead letters that we publish ourselves
+	Probe              bool      // no request: a question whether the API is back
 }
 
 // The names of the attributes.
@@ -40,14 +42,17 @@ const (
 	AttrEpoch         = "epoch"
 	AttrAdmittedAt    = "admittedAt"
 	AttrTraceparent   = "traceparent"
-	AttrReason        = "reason"
-	AttrProbe         = "probe"
+	// AttrPublishTraceparent is named as Google's own client libraries name theirs, so
+	// that whoever pulls dead letters with one of these sees them in the same trace.
+	AttrPublishTraceparent = "googclient_traceparent"
+	AttrReason             = "reason"
+	AttrProbe              = "probe"
 )
 
 // Attributes returns the envelope as Pub/Sub attributes: valid UTF-8 of at most
 // [MaxAttributeBytes] each, whatever came in, and none that is empty.
 func (e Envelope) Attributes() map[string]string {
-	m := make(map[string]string, 12)
+	m := make(map[string]string, 13)
 	e.EachAttribute(func(name, value string) { m[name] = value })
 	return m
 }
@@ -72,6 +77,7 @@ func (e Envelope) EachAttribute(put func(name, value string)) {
 		set(AttrAdmittedAt, strconv.FormatInt(e.AdmittedAt.UnixMilli(), 10))
 	}
 	set(AttrTraceparent, e.Traceparent)
+	set(AttrPublishTraceparent, e.PublishTraceparent)
 	set(AttrReason, string(e.Reason))
 	if e.Probe {
 		set(AttrProbe, "1")
@@ -113,11 +119,14 @@ func ParseEnvelope(attrs map[string]string) (Envelope, error) {
 		RequestID: attrs[AttrRequestID], CorrelationID: attrs[AttrCorrelationID],
 		Action: attrs[AttrAction], UserID: attrs[AttrUserID], EntryID: attrs[AttrEntryID],
 		Lane: attrs[AttrLane], Ledger: attrs[AttrLedger], Epoch: attrs[AttrEpoch],
-		Traceparent: attrs[AttrTraceparent], Reason: ErrorCode(attrs[AttrReason]),
-		Probe: attrs[AttrProbe] != "",
+		Traceparent: attrs[AttrTraceparent], PublishTraceparent: attrs[AttrPublishTraceparent],
+		Reason: ErrorCode(attrs[AttrReason]),
+		Probe:  attrs[AttrProbe] != "",
 	}
-	if !wellFormedTraceparent(e.Traceparent) {
-		e.Traceparent = ""
+	for _, t := range [...]*string{&e.Traceparent, &e.PublishTraceparent} {
+		if !wellFormedTraceparent(*t) {
+			*t = ""
+		}
 	}
 	if at := attrs[AttrAdmittedAt]; at != "" {
 		ms, err := strconv.ParseInt(at, 10, 64)

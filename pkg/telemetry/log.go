@@ -1,5 +1,3 @@
-// Package telemetry makes what operators see: logs, in the form in which Cloud
-// Logging reads them.
 package telemetry
 
 import (
@@ -8,20 +6,43 @@ import (
 	"os"
 )
 
-// NewLogger returns a logger to w: text for people when w is a terminal, else
-// one JSON object a line with the field names of Cloud Logging's structured
-// logging ("severity", "message").
-func NewLogger(w io.Writer, level slog.Leveler) *slog.Logger {
-	opts := &slog.HandlerOptions{Level: level}
-	if isTerminal(w) {
-		return slog.New(slog.NewTextHandler(w, opts))
-	}
-	opts.ReplaceAttr = cloudLogging
-	return slog.New(slog.NewJSONHandler(w, opts))
+// Keys of attributes that Cloud Logging reads, as the code writes them: JSON lines
+// name them as Cloud Logging wants, text for people leaves them as they are.
+const (
+	TraceKey = "traceId" // a trace's ID, in hex
+	SpanKey  = "spanId"
+	logKey   = "log" // which log a line belongs to, a label
+)
+
+// LogOption is a choice about a logger.
+type LogOption func(*logOptions)
+
+type logOptions struct{ project string }
+
+// InProject has traces named in full, so that Cloud Logging links lines to them.
+// An empty project changes nothing.
+func InProject(project string) LogOption {
+	return func(o *logOptions) { o.project = project }
 }
 
-// cloudLogging renames slog's own fields.
-func cloudLogging(groups []string, a slog.Attr) slog.Attr {
+// NewLogger returns a logger to w: text for people when w is a terminal, else
+// one JSON object a line with the field names of Cloud Logging's structured
+// logging ("severity", "message", trace, span and labels).
+func NewLogger(w io.Writer, level slog.Leveler, opts ...LogOption) *slog.Logger {
+	var o logOptions
+	for _, opt := range opts {
+		opt(&o)
+	}
+	handlerOpts := &slog.HandlerOptions{Level: level}
+	if isTerminal(w) {
+		return slog.New(slog.NewTextHandler(w, handlerOpts))
+	}
+	handlerOpts.ReplaceAttr = o.cloudLogging
+	return slog.New(slog.NewJSONHandler(w, handlerOpts))
+}
+
+// cloudLogging renames slog's own fields and ours.
+func (o logOptions) cloudLogging(groups []string, a slog.Attr) slog.Attr {
 	if len(groups) > 0 {
 		return a
 	}
@@ -33,6 +54,15 @@ func cloudLogging(groups []string, a slog.Attr) slog.Attr {
 		if level, ok := a.Value.Any().(slog.Level); ok && level == slog.LevelWarn {
 			a.Value = slog.StringValue("WARNING")
 		}
+	case TraceKey:
+		a.Key = "logging.googleapis.com/trace"
+		if o.project != "" {
+			a.Value = slog.StringValue("projects/" + o.project + "/traces/" + a.Value.String())
+		}
+	case SpanKey:
+		a.Key = "logging.googleapis.com/spanId"
+	case logKey:
+		return slog.Any("logging.googleapis.com/labels", map[string]string{logKey: a.Value.String()})
 	}
 	return a
 }

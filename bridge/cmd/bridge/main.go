@@ -60,11 +60,21 @@ func run(ctx context.Context, args, environ []string, logs io.Writer) error {
 	if err != nil {
 		return err
 	}
-	log := telemetry.NewLogger(logs, slog.LevelInfo)
 	cfg, err := config.Load[bridge.Config](environ)
 	if err != nil {
 		return err
 	}
+	log := telemetry.NewLogger(logs, slog.LevelInfo, telemetry.InProject(cfg.Project))
+	telemetry.ReportErrors(log)
+	seen, err := telemetry.New(ctx, cfg.Telemetry, telemetry.Options{Service: "tebra-bridge", Version: version})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err := seen.Shutdown(ctx); err != nil {
+			log.Warn("the last telemetry is lost", "error", err)
+		}
+	}()
 	rules, err := policy.Load(cfg.PolicyFile)
 	if err != nil {
 		return &config.Error{Problems: []string{err.Error()}}
@@ -93,7 +103,7 @@ func run(ctx context.Context, args, environ []string, logs io.Writer) error {
 		Requests:    publish.New(topics, cfg.Requests()),
 		DeadLetters: publish.New(topics, cfg.DeadLetters()),
 		Topics:      topics,
-		Log:         log, Version: version,
+		Log:         log, Version: version, Telemetry: seen,
 	})
 	stopHealth, err := serveHealth(cfg.HealthPort, b.Health(), log)
 	if err != nil {

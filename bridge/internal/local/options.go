@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"time"
 
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+
 	"tebraproxy/pkg/config"
 	"tebraproxy/pkg/stream"
 	"tebraproxy/pkg/tebra"
@@ -65,6 +67,9 @@ type Options struct {
 	// MakeTopology, when set, makes the topics and subscriptions in place of package
 	// topology, pushing to those URLs of the functions. PubSubEmulator must be set.
 	MakeTopology func(ctx context.Context, processURL, recordURL string) error
+
+	// Spans, where set, is given every span of the run.
+	Spans sdktrace.SpanExporter
 
 	// Environ is the environment, in the form of os.Environ.
 	Environ []string

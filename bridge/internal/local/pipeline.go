@@ -28,6 +28,7 @@ import (
 	"tebraproxy/pkg/publish"
 	"tebraproxy/pkg/stream"
 	"tebraproxy/pkg/tebra"
+	"tebraproxy/pkg/telemetry"
 )
 
 //go:embed policy.yaml
@@ -39,7 +40,9 @@ type Pipeline struct {
 	Keys   tebra.Keys
 	Redis  *redis.Client
 	API    *phptest.Server // nil when a real API answers
-	Health string          // URL of the bridge's health
+	Health string          // URL of the bridge's health and metrics
+
+	seen *telemetry.Telemetry
 
 	closers []func()
 }
@@ -78,6 +81,7 @@ func (p *Pipeline) start(ctx context.Context, opts Options, log *slog.Logger) er
 		RequestsTopic: "tebra-requests", DeadLettersTopic: "tebra-dead-letters", InspectSubscription: "tebra-dead-letters-inspect",
 	}
 	for _, step := range []func() error{
+		func() error { return p.startTelemetry(ctx, opts) },
 		func() error { return p.startRedis(ctx, opts) },
 		func() error { return p.startPubSub(opts, log) },
 		func() error { return p.startAPI(opts) },
@@ -97,6 +101,24 @@ func (o Options) policy() (*policy.Policy, error) {
 		return policy.Load(o.PolicyFile)
 	}
 	return policy.Parse(localPolicy)
+}
+
+// startTelemetry makes the telemetry that all parts share: one page of metrics shows
+// all of the pipeline, and OTEL_EXPORTER_OTLP_ENDPOINT says where else to.
+func (p *Pipeline) startTelemetry(ctx context.Context, opts Options) error {
+	cfg, err := config.Load[telemetry.Config](opts.Environ)
+	if err != nil {
+		return err
+	}
+	if problems := cfg.Problems(); len(problems) > 0 {
+		return &config.Error{Problems: problems}
+	}
+	p.seen, err = telemetry.New(ctx, cfg, telemetry.Options{Service: "tebra-local", Version: "local", Spans: opts.Spans})
+	if err != nil {
+		return err
+	}
+	p.onClose(func() { _ = p.seen.Shutdown(context.Background()) }) // it says what went wrong itself
+	return nil
 }
 
 func (p *Pipeline) startRedis(ctx context.Context, opts Options) error {
@@ -183,7 +205,7 @@ func (p *Pipeline) startFunctions(ctx context.Context, opts Options, rules *poli
 	var instances []*url.URL
 	for i := range max(1, opts.Instances) {
 		instance, err := p.startInstance(opts, cfg, functions.Clients{
-			Topics: topics, Policy: rules, Roles: roles, Log: log.With("part", "functions", "instance", i+1),
+			Topics: topics, Policy: rules, Roles: roles, Log: log.With("part", "functions", "instance", i+1), Telemetry: p.seen,
 		})
 		if err != nil {
 			return err
@@ -298,7 +320,7 @@ func (p *Pipeline) startBridge(ctx context.Context, opts Options, rules *policy.
 		Policy:      rules,
 		Requests:    publish.New(topics, cfg.Requests()),
 		DeadLetters: publish.New(topics, cfg.DeadLetters()),
-		Log:         log.With("part", "bridge"), Version: "local",
+		Log:         log.With("part", "bridge"), Version: "local", Telemetry: p.seen,
 	})
 	if p.Health, err = p.serve(b.Health()); err != nil {
 		return err

@@ -80,7 +80,7 @@ func (p *Pipeline) introduce(w io.Writer, opts Options) {
   Pub/Sub      %s  %s, project %s
   PHP API      %s  %s
   functions    %s/ProcessRequest, /RecordDeadLetter
-  bridge       %s/healthz
+  bridge       %s/healthz, /metrics
 
 Retries after %v to %v; dead letters after %d deliveries.
 

@@ -34,6 +34,9 @@ import (
 	"tebraproxy/pkg/telemetry"
 )
 
+// version is set by the linker.
+var version = "dev"
+
 func main() {
 	logging.Disable()            // what go-redis would print is in the errors that it returns
 	stdlog.SetOutput(io.Discard) // net/http may quote the API's answer there (package php)
@@ -55,7 +58,9 @@ func main() {
 // run is the composition root: what is dialled here is closed here. Each function
 // is configured by itself, so that none is given a key that it has no use for.
 func run(ctx context.Context, environ []string, logs io.Writer) error {
-	log := telemetry.NewLogger(logs, slog.LevelInfo)
+	project, _ := lookup(environ)("GOOGLE_CLOUD_PROJECT")
+	log := telemetry.NewLogger(logs, slog.LevelInfo, telemetry.InProject(project))
+	telemetry.ReportErrors(log)
 	switch targetOf(environ) {
 	case functions.RecordDeadLetter:
 		return runRecorder(ctx, environ, log)
@@ -91,8 +96,13 @@ func runProcessor(ctx context.Context, environ []string, log *slog.Logger) error
 		return &config.Error{Problems: []string{err.Error()}}
 	}
 	defer api.Close()
+	seen, stop, err := observe(ctx, s.Telemetry, s.Target, log)
+	if err != nil {
+		return err
+	}
+	defer stop()
 	all, err := functions.Assemble(s.Config, functions.Clients{
-		Redis: rdb, Topics: topics, Policy: s.rules, Roles: roles, API: api, Log: log,
+		Redis: rdb, Topics: topics, Policy: s.rules, Roles: roles, API: api, Log: log, Telemetry: seen,
 	})
 	if err != nil {
 		return &config.Error{Problems: []string{err.Error()}}
@@ -107,11 +117,29 @@ func runRecorder(ctx context.Context, environ []string, log *slog.Logger) error 
 	}
 	rdb := redis.NewClient(s.redis)
 	defer rdb.Close()
-	recorder, err := functions.AssembleRecorder(s.RecorderConfig, functions.Clients{Redis: rdb, Policy: s.rules, Log: log})
+	seen, stop, err := observe(ctx, s.Telemetry, s.Target, log)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	recorder, err := functions.AssembleRecorder(s.RecorderConfig, functions.Clients{Redis: rdb, Policy: s.rules, Log: log, Telemetry: seen})
 	if err != nil {
 		return &config.Error{Problems: []string{err.Error()}}
 	}
 	return serve(ctx, s.Target, s.Port, s.HandlerTimeout, recorder, log)
+}
+
+// observe makes a function's telemetry. stop sends what is left of it.
+func observe(ctx context.Context, cfg telemetry.Config, function string, log *slog.Logger) (seen *telemetry.Telemetry, stop func(), err error) {
+	seen, err = telemetry.New(ctx, cfg, telemetry.Options{Service: "tebra-" + function, Version: version})
+	if err != nil {
+		return nil, nil, err
+	}
+	return seen, func() {
+		if err := seen.Shutdown(ctx); err != nil {
+			log.Warn("the last telemetry is lost", "error", err)
+		}
+	}, nil
 }
 
 // gatewayTimeout bounds the gateway's short requests; event streams set their own
