@@ -30,6 +30,7 @@ type counters struct {
 func (b *Bridge) live(ctx context.Context, p *pulse) {
 	for ctx.Err() == nil {
 		b.attempt(ctx, p, "heartbeat", b.heartbeat)
+		b.attempt(ctx, p, "carrying the audit stream", b.carryAudit)
 		sleep(ctx, min(heartbeatEvery, b.tidyEvery))
 	}
 }
@@ -130,4 +131,34 @@ func memoryBytes() uint64 {
 func cpuMillis() int64 {
 	user, system := telemetry.CPUTime()
 	return (user + system).Milliseconds()
+}
+
+const (
+	// auditBatch is how many records are carried at a time.
+	auditBatch = 100
+	// auditIdle is after how long another bridge takes over records that were read
+	// and not confirmed.
+	auditIdle = time.Minute
+)
+
+// carryAudit writes what operators did into the audit log. A record is confirmed
+// once its line is written: a bridge that dies between the two has it written again,
+// and none is lost.
+func (b *Bridge) carryAudit(ctx context.Context) error {
+	for {
+		entries, err := b.stream.CarryAudit(ctx, auditIdle, auditBatch)
+		if err != nil || len(entries) == 0 {
+			return err
+		}
+		for _, e := range entries {
+			if e.Err != nil {
+				b.log.Error("an entry of the audit stream is no record", "entryId", e.ID, "error", e.Err)
+				continue
+			}
+			b.audit.Operator(e.ID, e.Record)
+		}
+		if err := b.stream.Carried(ctx, entries); err != nil {
+			return err
+		}
+	}
 }

@@ -73,3 +73,16 @@ func (a *Auditor) Operation(o Operation) {
 	}
 	a.log.LogAttrs(context.Background(), slog.LevelInfo, "audit", attrs...)
 }
+
+// Operator writes down what an operator did, which is entry id of the audit stream:
+// should a record ever be here twice, the id says so.
+func (a *Auditor) Operator(id string, r tebra.AuditRecord) {
+	if a == nil {
+		return
+	}
+	a.log.LogAttrs(context.Background(), slog.LevelInfo, "audit", slog.String("operation", string(r.Operation)),
+		slog.String("recordId", id), slog.String("at", tebra.FormatTime(r.At)), slog.String("operator", r.Operator),
+		slog.String("userId", r.UserID), slog.String("action", r.Action),
+		slog.String("requestId", r.RequestID), slog.String("correlationId", r.CorrelationID),
+		slog.String("decision", string(r.Decision)), slog.String("reason", r.Reason))
+}

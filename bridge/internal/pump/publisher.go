@@ -108,7 +108,7 @@ func fault(m *pubsubpb.PubsubMessage) string {
 		switch {
 		case name == "" || len(name) > maxNameBytes:
 			return "the name of an attribute has not 1 to 256 bytes"
-		case strings.HasPrefix(name, "goog"):
+		case strings.HasPrefix(name, "goog") && !strings.HasPrefix(name, "googclient_"): // what Google's own clients add
 			return "the name of an attribute begins with goog, which is reserved"
 		case len(value) > maxValueBytes:
 			return "the value of an attribute has more than 1,024 bytes"

@@ -565,6 +565,7 @@ func TestPublishHoldsToTheLimitsOfPubSub(t *testing.T) {
 		{"a name of 256 bytes", one(&pubsubpb.PubsubMessage{Attributes: map[string]string{text(256): "x"}}), codes.OK},
 		{"a name of 257 bytes", one(&pubsubpb.PubsubMessage{Attributes: map[string]string{text(257): "x"}}), codes.InvalidArgument},
 		{"an empty name", one(&pubsubpb.PubsubMessage{Attributes: map[string]string{"": "x"}}), codes.InvalidArgument},
+		{"a name as Google's clients add them", one(&pubsubpb.PubsubMessage{Attributes: map[string]string{"googclient_traceparent": "x"}}), codes.OK},
 		{"a reserved name", one(&pubsubpb.PubsubMessage{Attributes: map[string]string{"google": "x"}}), codes.InvalidArgument},
 		{"an ordering key of 1,025 bytes", one(&pubsubpb.PubsubMessage{Data: []byte("x"), OrderingKey: text(1025)}), codes.InvalidArgument},
 	}
