@@ -547,12 +547,29 @@ func TestEveryAttemptIsLoggedWithoutContents(t *testing.T) {
 				r.params = `{"appointmentData":{"note":"` + typed + `"}}`
 				r.metadata = `{"note":"` + typed + `"}`
 				f.push(f.processor(), f.publish(r))
-				f.wantNoCanary(typed, said, testKey, testUser)
+				f.wantNoCanary(typed, said, testKey)
+				f.wantUserInAuditOnly()
 				if !strings.Contains(f.logs.String(), `"attempt":1`) {
 					t.Errorf("no line about the attempt in the log:\n%s", f.logs)
 				}
 			})
 		}
+	}
+}
+
+// wantUserInAuditOnly checks that only the audit log says who asked.
+func (f *fixture) wantUserInAuditOnly() {
+	f.t.Helper()
+	audited := false
+	for line := range strings.Lines(f.logs.String()) {
+		audit := strings.Contains(line, `"logging.googleapis.com/labels":{"log":"audit"}`)
+		audited = audited || audit && strings.Contains(line, testUser)
+		if !audit && strings.Contains(line, testUser) {
+			f.t.Errorf("the log names the user: %s", line)
+		}
+	}
+	if !audited {
+		f.t.Errorf("no audit record names the user:\n%s", f.logs)
 	}
 }
 
