@@ -382,6 +382,9 @@ type logLine struct {
 	text    string
 }
 
+// publishedLine is what a bridge says of each request.
+const publishedLine = "published"
+
 // mostLines bounds what a logBook keeps.
 const mostLines = 10_000
 
@@ -393,7 +396,9 @@ func (l *logBook) Handle(_ context.Context, r slog.Record) error {
 	r.Attrs(func(a slog.Attr) bool { fmt.Fprintf(&text, " %s=%q", a.Key, a.Value.String()); return true })
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.total++
+	if r.Message != publishedLine { // one a request, trouble or not
+		l.total++
+	}
 	if len(l.lines) == mostLines {
 		l.lines = slices.Delete(l.lines, 0, mostLines/2)
 	}

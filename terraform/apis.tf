@@ -11,6 +11,7 @@ locals {
       "secretmanager.googleapis.com",
       "storage.googleapis.com",
     ],
+    var.enable_telemetry ? ["cloudtrace.googleapis.com", "monitoring.googleapis.com", "telemetry.googleapis.com"] : [],
     var.create_redis ? ["redis.googleapis.com"] : [],
     var.bridge_mode == "job" ? ["cloudscheduler.googleapis.com"] : [],
     var.enable_gateway || local.firebase_roles ? ["identitytoolkit.googleapis.com"] : [],

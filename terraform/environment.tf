@@ -3,7 +3,7 @@
 
 locals {
   environment = {
-    bridge = {
+    bridge = merge(local.telemetry_environment, {
       GOOGLE_CLOUD_PROJECT = var.project_id
       REQUESTS_TOPIC       = local.topics.requests
       DEAD_LETTERS_TOPIC   = local.topics.dead_letter
@@ -18,8 +18,8 @@ locals {
       CLAIM_IDLE           = "${var.claim_idle_seconds}s"
       LEDGER_TTL           = "${var.ledger_ttl_hours}h"
       HEALTH_PORT          = tostring(local.port)
-    }
-    process = {
+    })
+    process = merge(local.telemetry_environment, {
       FUNCTION_TARGET        = local.functions.process
       GOOGLE_CLOUD_PROJECT   = var.project_id
       REQUESTS_TOPIC         = local.topics.requests
@@ -36,17 +36,18 @@ locals {
       LEDGER_LEASE           = "${var.ledger_lease_seconds}s"
       LEDGER_TTL             = "${var.ledger_ttl_hours}h"
       LEDGER_REPLICAS        = tostring(var.ledger_replicas)
-    }
-    record = {
-      FUNCTION_TARGET = local.functions.record
-      REDIS_CA_CERT   = local.redis_ca_cert
-      STREAM_PREFIX   = var.stream_prefix
-      POLICY_FILE     = local.policy_path
-      HANDLER_TIMEOUT = "${var.handler_timeout_seconds}s"
-      ACK_DEADLINE    = "${var.ack_deadline_seconds}s"
-      LEDGER_LEASE    = "${var.ledger_lease_seconds}s"
-      LEDGER_TTL      = "${var.ledger_ttl_hours}h"
-    }
+    })
+    record = merge(local.telemetry_environment, {
+      GOOGLE_CLOUD_PROJECT = var.project_id
+      FUNCTION_TARGET      = local.functions.record
+      REDIS_CA_CERT        = local.redis_ca_cert
+      STREAM_PREFIX        = var.stream_prefix
+      POLICY_FILE          = local.policy_path
+      HANDLER_TIMEOUT      = "${var.handler_timeout_seconds}s"
+      ACK_DEADLINE         = "${var.ack_deadline_seconds}s"
+      LEDGER_LEASE         = "${var.ledger_lease_seconds}s"
+      LEDGER_TTL           = "${var.ledger_ttl_hours}h"
+    })
     gateway = {
       FUNCTION_TARGET          = "Gateway"
       GOOGLE_CLOUD_PROJECT     = var.project_id

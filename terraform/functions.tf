@@ -73,7 +73,7 @@ resource "google_cloud_run_v2_service" "functions" {
           cpu    = "1"
           memory = "512Mi"
         }
-        cpu_idle          = true
+        cpu_idle          = !var.enable_telemetry # telemetry is sent between requests
         startup_cpu_boost = true
       }
 

@@ -629,3 +629,105 @@ variable "labels" {
     error_message = "labels: want keys and values of small letters, digits, _ and -, at most 63 each."
   }
 }
+
+# --- telemetry ---------------------------------------------------------------
+
+variable "enable_telemetry" {
+  description = "Whether metrics and traces go to Google's telemetry endpoint, with a dashboard and alerts. The audit log is kept in any case."
+  type        = bool
+  default     = true
+}
+
+variable "trace_ratio" {
+  description = "Share of the traces that are kept, 0 to 1, unless the client decided."
+  type        = number
+  default     = 0.01
+
+  validation {
+    condition     = var.trace_ratio >= 0 && var.trace_ratio <= 1
+    error_message = "trace_ratio: want 0 to 1."
+  }
+}
+
+variable "alert_channels" {
+  description = "Existing notification channels, as projects/…/notificationChannels/…, that alerts go to."
+  type        = set(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for c in var.alert_channels : can(regex("^projects/[^/]+/notificationChannels/[^/]+$", c))])
+    error_message = "alert_channels: want names such as projects/my-project/notificationChannels/123."
+  }
+}
+
+variable "alert_emails" {
+  description = "Addresses that alerts go to. Without these and alert_channels, alerts show in the console only."
+  type        = set(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for a in var.alert_emails : can(regex("^[^@[:space:]]+@[^@[:space:]]+$", a))])
+    error_message = "alert_emails: want addresses such as oncall@example.com."
+  }
+}
+
+variable "alert_lag_seconds" {
+  description = "How old the oldest unread request may be before somebody is called."
+  type        = number
+  default     = 120
+
+  validation {
+    condition     = var.alert_lag_seconds >= 10 && var.alert_lag_seconds <= 86400
+    error_message = "alert_lag_seconds: want 10 to 86400."
+  }
+}
+
+variable "alert_in_flight_minutes" {
+  description = "How old the oldest unanswered request may be before somebody is called. One that fails is tried for more than half an hour."
+  type        = number
+  default     = 10
+
+  validation {
+    condition     = var.alert_in_flight_minutes >= 1 && var.alert_in_flight_minutes <= var.answer_deadline_minutes
+    error_message = "alert_in_flight_minutes: want 1 to answer_deadline_minutes."
+  }
+}
+
+variable "alert_error_ratio" {
+  description = "Share of an action's answers that may be errors, over ten minutes, before somebody is called."
+  type        = number
+  default     = 0.2
+
+  validation {
+    condition     = var.alert_error_ratio > 0 && var.alert_error_ratio < 1
+    error_message = "alert_error_ratio: want more than 0 and less than 1."
+  }
+}
+
+variable "runbook_url" {
+  description = "Where RUNBOOK.md can be read, such as its address on GitHub; null for nowhere. Alerts carry their section's text in any case, and link to its heading here."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.runbook_url == null || can(regex("^https://[^#]+$", var.runbook_url))
+    error_message = "runbook_url: want an https:// address without a fragment."
+  }
+}
+
+variable "audit_retention_days" {
+  description = "How long the audit log is kept. HIPAA asks for six years (2192 days)."
+  type        = number
+  default     = 2192
+
+  validation {
+    condition     = var.audit_retention_days >= 1 && var.audit_retention_days <= 3650
+    error_message = "audit_retention_days: Cloud Logging keeps 1 to 3650 days."
+  }
+}
+
+variable "lock_audit_log" {
+  description = "Whether the audit log's bucket is locked. IRREVERSIBLE: nobody, Google included, can then unlock it, shorten its retention, or delete it before it is empty, and the project can't be deleted for as long. Apply once without it, look, and then with it."
+  type        = bool
+  default     = false
+}

@@ -14,7 +14,7 @@ var commands = []string{
 	"get", "set", "del", "exists", "pexpire",
 	// streams
 	"xadd", "xlen", "xrange", "xrevrange", "xread", "xtrim",
-	"xgroup|create", "xgroup|delconsumer", "xreadgroup", "xack", "xpending", "xclaim",
+	"xgroup|create", "xgroup|delconsumer", "xreadgroup", "xack", "xpending", "xclaim", "xautoclaim",
 	"xinfo|stream", "xinfo|groups", "xinfo|consumers",
 	// sorted sets: what is open, retrying, and whose turn it is
 	"zadd", "zrem", "zcard", "zscore", "zrange", "zrangebyscore",

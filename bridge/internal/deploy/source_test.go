@@ -82,7 +82,7 @@ func TestEveryCommandOfAScriptIsGranted(t *testing.T) {
 // have as well are left to the run under the ACL.
 var sends = map[string]string{
 	"XAdd": "xadd", "XLen": "xlen", "XRange": "xrange", "XRangeN": "xrange", "XRevRange": "xrevrange", "XRevRangeN": "xrevrange",
-	"XRead": "xread", "XReadGroup": "xreadgroup", "XAck": "xack", "XClaim": "xclaim", "XDel": "xdel",
+	"XRead": "xread", "XReadGroup": "xreadgroup", "XAck": "xack", "XClaim": "xclaim", "XAutoClaim": "xautoclaim", "XDel": "xdel",
 	"XGroupCreate": "xgroup|create", "XGroupCreateMkStream": "xgroup|create", "XGroupDelConsumer": "xgroup|delconsumer",
 	"XPending": "xpending", "XPendingExt": "xpending", "XTrimMinID": "xtrim", "XTrimMinIDApprox": "xtrim", "XTrimMaxLen": "xtrim",
 	"XInfoStream": "xinfo|stream", "XInfoGroups": "xinfo|groups", "XInfoConsumers": "xinfo|consumers",

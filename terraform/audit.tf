@@ -1,0 +1,29 @@
+# The audit log: the lines with the label log=audit, kept for years.
+
+resource "google_logging_project_bucket_config" "audit" {
+  project        = var.project_id
+  location       = var.region
+  bucket_id      = "${var.name}-audit"
+  description    = "${var.name}: who asked for what and what came of it, and what operators did"
+  retention_days = var.audit_retention_days
+  locked         = var.lock_audit_log
+
+  depends_on = [google_project_service.apis]
+}
+
+# A bucket of the same project needs no grant.
+resource "google_logging_project_sink" "audit" {
+  project                = var.project_id
+  name                   = "${var.name}-audit"
+  description            = "${var.name}: the audit log into its own bucket"
+  destination            = "logging.googleapis.com/${google_logging_project_bucket_config.audit.id}"
+  unique_writer_identity = true
+
+  filter = <<-EOT
+    labels.log="audit" AND (
+      resource.labels.service_name=~"^${var.name}-" OR
+      resource.labels.worker_pool_name="${var.name}-bridge" OR
+      resource.labels.job_name="${var.name}-bridge"
+    )
+  EOT
+}

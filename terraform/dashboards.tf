@@ -1,0 +1,12 @@
+# One dashboard a file. They name the installation where its numbers are read.
+resource "google_monitoring_dashboard" "this" {
+  for_each = var.enable_telemetry ? fileset("${path.module}/dashboards", "*.json") : toset([])
+
+  project = var.project_id
+  dashboard_json = templatefile("${path.module}/dashboards/${each.value}", {
+    name       = var.name
+    project_id = var.project_id
+  })
+
+  depends_on = [google_project_service.apis]
+}
