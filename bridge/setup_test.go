@@ -422,7 +422,7 @@ func (l *logBook) count(level slog.Level, text string) int {
 	return n
 }
 
-// written returns how many lines were logged.
+// written returns how many lines were logged that are not about one request.
 func (l *logBook) written() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
