@@ -56,9 +56,13 @@ func serve(ctx context.Context, ln net.Listener, t timing, fns map[string]http.H
 	if err != nil {
 		return errors.Join(err, ln.Close())
 	}
+	guarded := make(map[string]http.Handler, len(fns))
+	for name, fn := range fns {
+		guarded[name] = guard(name, fn, log)
+	}
 	work, giveUp := context.WithCancel(context.WithoutCancel(ctx))
 	defer giveUp()
-	requests := context.WithValue(work, servingKey{}, &serving{fns: fns, work: work})
+	requests := context.WithValue(work, servingKey{}, &serving{fns: guarded, work: work})
 	server := &http.Server{
 		Handler:           routes,
 		BaseContext:       func(net.Listener) context.Context { return requests },
