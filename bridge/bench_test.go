@@ -14,6 +14,8 @@ import (
 	pubsub "cloud.google.com/go/pubsub/v2/apiv1"
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"github.com/redis/go-redis/v9"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/encoding/proto"
@@ -27,6 +29,7 @@ import (
 	"tebraproxy/pkg/publish"
 	"tebraproxy/pkg/stream"
 	"tebraproxy/pkg/tebra"
+	"tebraproxy/pkg/telemetry"
 )
 
 // abyss is a Pub/Sub that accepts everything and keeps nothing. It counts
@@ -159,8 +162,9 @@ func floor(b testing.TB, rdb *redis.Client, keys tebra.Keys, client *pubsub.Topi
 	}
 }
 
-// newBenchBridge returns a bridge with everything on and no lane in its way.
-func newBenchBridge(b testing.TB, rdb *redis.Client, keys tebra.Keys, client *pubsub.TopicAdminClient) *Bridge {
+// newBenchBridge returns a bridge with everything on and no lane in its way. tel may be
+// nil.
+func newBenchBridge(b testing.TB, rdb *redis.Client, keys tebra.Keys, client *pubsub.TopicAdminClient, tel *telemetry.Telemetry) *Bridge {
 	b.Helper()
 	cfg := Config{
 		MaxInFlight: 1_000_000, BatchSize: 500, Retention: 24 * time.Hour, AnswerDeadline: 2 * time.Hour,
@@ -169,15 +173,15 @@ func newBenchBridge(b testing.TB, rdb *redis.Client, keys tebra.Keys, client *pu
 	return New(cfg, Deps{
 		Redis: rdb, Keys: keys, Ledger: ledger.New(rdb, keys, ledger.Config{}), Breaker: breaker.New(rdb, keys, breaker.Config{}),
 		Policy: policy.Default(), Requests: publish.New(client, "projects/p/topics/t"), DeadLetters: publish.New(client, "projects/p/topics/d"),
-		Log: slog.New(slog.DiscardHandler),
+		Log: slog.New(slog.DiscardHandler), Telemetry: tel,
 	})
 }
 
 // drainAll runs a bridge until the workload is published and acknowledged, and
 // returns how long that took, its start included and its end not: idle workers
 // then wait out their last read.
-func drainAll(b testing.TB, rdb *redis.Client, keys tebra.Keys, sink *abyss, client *pubsub.TopicAdminClient) (took time.Duration, cpu int64) {
-	bridge := newBenchBridge(b, rdb, keys, client)
+func drainAll(b testing.TB, rdb *redis.Client, keys tebra.Keys, sink *abyss, client *pubsub.TopicAdminClient, tel *telemetry.Telemetry) (took time.Duration, cpu int64) {
+	bridge := newBenchBridge(b, rdb, keys, client, tel)
 	ctx, stop := context.WithCancel(b.Context())
 	before, began, cpuBefore := sink.accepted.Load(), time.Now(), cpuMillis()
 	finished := make(chan error, 1)
@@ -226,7 +230,7 @@ func BenchmarkDrainAgainstFloor(b *testing.B) {
 		floor(b, rdb, keys, client)
 		floored, floorCPU := time.Since(began), cpuMillis()-cpuBefore
 		preload(b, rdb, keys)
-		took, cpu := drainAll(b, rdb, keys, sink, client)
+		took, cpu := drainAll(b, rdb, keys, sink, client, nil)
 		floors, bridges = append(floors, workload/floored.Seconds()), append(bridges, workload/took.Seconds())
 		ratios = append(ratios, floored.Seconds()/took.Seconds())
 		cpus, floorCPUs = append(cpus, float64(cpu)*1000/workload), append(floorCPUs, float64(floorCPU)*1000/workload)
@@ -236,6 +240,32 @@ func BenchmarkDrainAgainstFloor(b *testing.B) {
 	b.ReportMetric(median(ratios), "bridge/floor")
 	b.ReportMetric(median(cpus), "bridge-µs-cpu/req")
 	b.ReportMetric(median(floorCPUs), "floor-µs-cpu/req")
+}
+
+// BenchmarkTelemetryCost drains 50,000 waiting requests without telemetry and with all
+// of it, metrics for two readers and one trace in a hundred, in turns, and reports
+// both rates and their ratio.
+func BenchmarkTelemetryCost(b *testing.B) {
+	rdb, keys := benchRedis(b)
+	sink := newAbyss(b)
+	client := sink.client(b)
+	tel, err := telemetry.New(b.Context(), telemetry.Config{Sampler: "parentbased_traceidratio", SamplerArg: "0.01"},
+		telemetry.Options{Service: "bench", Spans: tracetest.NewNoopExporter(), Metrics: sdkmetric.NewManualReader()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	var without, with, ratios []float64
+	for b.Loop() {
+		preload(b, rdb, keys)
+		silent, _ := drainAll(b, rdb, keys, sink, client, nil)
+		preload(b, rdb, keys)
+		observed, _ := drainAll(b, rdb, keys, sink, client, tel)
+		without, with = append(without, workload/silent.Seconds()), append(with, workload/observed.Seconds())
+		ratios = append(ratios, silent.Seconds()/observed.Seconds())
+	}
+	b.ReportMetric(median(without), "silent-req/s")
+	b.ReportMetric(median(with), "observed-req/s")
+	b.ReportMetric(median(ratios), "observed/silent")
 }
 
 // BenchmarkDrain drains 50,000 waiting requests a round.
@@ -249,7 +279,7 @@ func BenchmarkDrain(b *testing.B) {
 		b.StopTimer()
 		preload(b, rdb, keys)
 		b.StartTimer()
-		took, _ := drainAll(b, rdb, keys, sink, client)
+		took, _ := drainAll(b, rdb, keys, sink, client, nil)
 		total += took
 	}
 	b.ReportMetric(float64(b.N)*workload/total.Seconds(), "req/s")
@@ -260,7 +290,7 @@ func BenchmarkDrain(b *testing.B) {
 func BenchmarkIdleLatency(b *testing.B) {
 	rdb, keys := benchRedis(b)
 	sink := newAbyss(b)
-	bridge := newBenchBridge(b, rdb, keys, sink.client(b))
+	bridge := newBenchBridge(b, rdb, keys, sink.client(b), nil)
 	ctx, stop := context.WithCancel(b.Context())
 	finished := make(chan error, 1)
 	go func() { finished <- bridge.Run(ctx) }()

@@ -8,12 +8,15 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
 	"tebraproxy/pkg/peertest"
 	"tebraproxy/pkg/stream"
@@ -127,6 +130,46 @@ func BenchmarkAgainstBare(b *testing.B) {
 	b.ReportMetric(float64(n)/theirTime.Seconds(), "bare-req/s")
 	b.ReportMetric(float64(n)/ourTime.Seconds(), "handler-req/s")
 	b.ReportMetric(theirTime.Seconds()/ourTime.Seconds(), "ratio")
+	b.ReportMetric(0, "ns/op")
+}
+
+// BenchmarkTelemetryCost alternates between ProcessRequest without telemetry and with
+// all of it, metrics for two readers and one trace in a hundred, and reports how many
+// requests a second each does, and the ratio of the two.
+func BenchmarkTelemetryCost(b *testing.B) {
+	server := peertest.RealRedis(b)
+	f := newFixture(b, server, func(f *fixture) {
+		f.url = f.serveAPI(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, benchAnswer) }))
+		f.deps.Log = telemetry.NewLogger(io.Discard, slog.LevelInfo)
+	})
+	silent := start(b, defaultTiming(time.Minute), map[string]http.Handler{ProcessRequest: f.processor()})
+	tel, err := telemetry.New(b.Context(), telemetry.Config{Sampler: "parentbased_traceidratio", SamplerArg: "0.01"},
+		telemetry.Options{Service: "bench", Spans: tracetest.NewNoopExporter(), Metrics: sdkmetric.NewManualReader()})
+	f.must(err)
+	f.deps.Telemetry = tel.Functions([]string{"syncSchedule"}, []string{tebra.DefaultLane})
+	observed := start(b, defaultTiming(time.Minute), map[string]http.Handler{
+		ProcessRequest: f.deps.Telemetry.Handler(ProcessRequest, f.processor()),
+	})
+
+	pusher := &pusher{b: b, client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: benchWorkers}}}
+	b.Cleanup(pusher.client.CloseIdleConnections)
+	const chunk = 400
+	pusher.push(silent.url+"/"+ProcessRequest, chunk) // warm both
+	pusher.push(observed.url+"/"+ProcessRequest, chunk)
+	var without, with []float64
+	var ratios []float64
+	for b.Loop() {
+		s := pusher.push(silent.url+"/"+ProcessRequest, chunk)
+		o := pusher.push(observed.url+"/"+ProcessRequest, chunk)
+		without, with = append(without, chunk/s.Seconds()), append(with, chunk/o.Seconds())
+		ratios = append(ratios, s.Seconds()/o.Seconds())
+	}
+	slices.Sort(ratios)
+	slices.Sort(without)
+	slices.Sort(with)
+	b.ReportMetric(without[len(without)/2], "silent-req/s")
+	b.ReportMetric(with[len(with)/2], "observed-req/s")
+	b.ReportMetric(ratios[len(ratios)/2], "observed/silent")
 	b.ReportMetric(0, "ns/op")
 }
 
