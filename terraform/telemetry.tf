@@ -1,15 +1,7 @@
 # Where the programs send metrics and traces, and that they may.
 
 locals {
-  # Added to every program's environment.
-  telemetry_environment = var.enable_telemetry ? {
-    OTEL_EXPORTER_OTLP_ENDPOINT = "https://telemetry.googleapis.com"
-    OTEL_RESOURCE_ATTRIBUTES    = "cloud.region=${var.region},namespace=${var.name},service.namespace=${var.name}"
-    OTEL_TRACES_SAMPLER         = "parentbased_traceidratio"
-    OTEL_TRACES_SAMPLER_ARG     = tostring(var.trace_ratio)
-    } : {
-    OTEL_SDK_DISABLED = "true"
-  }
+  otlp_endpoint = "https://telemetry.googleapis.com"
 }
 
 # Quota counts against the project, so that its use is a permission too.

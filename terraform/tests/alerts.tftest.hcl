@@ -138,7 +138,7 @@ run "programs_send_their_telemetry_and_may" {
   assert {
     condition = alltrue([
       for part in ["bridge", "process", "record"] :
-      local.environment[part].OTEL_EXPORTER_OTLP_ENDPOINT == "https://telemetry.googleapis.com" &&
+      local.environment[part].OTEL_SDK_DISABLED == "false" && local.environment[part].OTEL_EXPORTER_OTLP_ENDPOINT == "https://telemetry.googleapis.com" &&
       strcontains(local.environment[part].OTEL_RESOURCE_ATTRIBUTES, "cloud.region=us-central1") &&
       contains(keys(google_project_iam_member.telemetry), "${part}-roles/telemetry.writer")
     ])
@@ -161,7 +161,7 @@ run "without_telemetry_nothing_is_sent_and_nobody_called" {
     error_message = "there are alerts on metrics that nobody sends"
   }
   assert {
-    condition     = local.environment.bridge.OTEL_SDK_DISABLED == "true" && !contains(keys(local.environment.bridge), "OTEL_EXPORTER_OTLP_ENDPOINT")
+    condition     = alltrue([for part in ["bridge", "process", "record"] : local.environment[part].OTEL_SDK_DISABLED == "true"])
     error_message = "telemetry is sent all the same"
   }
 }

@@ -36,20 +36,28 @@ var programs = map[string]program{
 	"bridge": programOf[bridge.Config]("GOOGLE_CLOUD_PROJECT=p"),
 	"process": programOf[functions.Config]("GOOGLE_CLOUD_PROJECT=p", "FUNCTION_TARGET=ProcessRequest",
 		"TEBRA_PHP_API_URL=https://api.example.com/api"),
-	"record":  programOf[functions.RecorderConfig]("FUNCTION_TARGET=RecordDeadLetter"),
+	"record":  programOf[functions.RecorderConfig]("GOOGLE_CLOUD_PROJECT=p", "FUNCTION_TARGET=RecordDeadLetter"),
 	"gateway": programOf[gateway.Config]("FUNCTION_TARGET=Gateway", "GOOGLE_CLOUD_PROJECT=p"),
 }
 
 // notDeployed are variables that programs read and Terraform does not set, and why.
 var notDeployed = map[string]string{
-	"PUBSUB_EMULATOR_HOST": "there is no emulator in production",
-	"PORT":                 "Cloud Run sets it, and lets nobody else",
+	"PUBSUB_EMULATOR_HOST":                "there is no emulator in production",
+	"PORT":                                "Cloud Run sets it, and lets nobody else",
+	"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT":  "traces go where metrics go",
+	"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "metrics go where traces go",
+	"OTEL_SERVICE_NAME":                   "each program has its own",
+	"OTEL_METRIC_EXPORT_INTERVAL":         "the programs' own is what Google takes",
 }
 
 // otherwise are variables whose deployed default is another than the program's own,
 // and why.
 var otherwise = map[string]string{
-	"GATEWAY_MAX_STREAMS": "Cloud Run gives an instance at most 1000 requests at a time",
+	"GATEWAY_MAX_STREAMS":         "Cloud Run gives an instance at most 1000 requests at a time",
+	"OTEL_EXPORTER_OTLP_ENDPOINT": "only where it is deployed is there somebody to send to",
+	"OTEL_RESOURCE_ATTRIBUTES":    "only where it is deployed is there a region",
+	"OTEL_TRACES_SAMPLER":         "every trace of a deployment would cost too much",
+	"OTEL_TRACES_SAMPLER_ARG":     "every trace of a deployment would cost too much",
 }
 
 func TestTerraformSetsWhatTheProgramsRead(t *testing.T) {
@@ -202,13 +210,14 @@ var locals = map[string]cty.Value{
 	"policy_path":         cty.StringVal(""),
 	"port":                cty.NumberIntVal(8080),
 	"gateway_concurrency": cty.NumberIntVal(1000),
+	"otlp_endpoint":       cty.StringVal("https://telemetry.googleapis.com"),
 }
 
 // defaults are those of Terraform's variables, with something for what has none.
 func defaults(t *testing.T) map[string]cty.Value {
 	t.Helper()
 	all := map[string]cty.Value{
-		"project_id": cty.StringVal("p"), "php_api_url": cty.StringVal("https://api.example.com/api"),
+		"project_id": cty.StringVal("p"), "region": cty.StringVal("us-central1"), "php_api_url": cty.StringVal("https://api.example.com/api"),
 	}
 	for _, block := range parse(t, "variables.tf").Blocks {
 		attribute, ok := block.Body.Attributes["default"]
