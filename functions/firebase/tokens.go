@@ -175,7 +175,8 @@ func (t *Tokens) ask(ctx context.Context, uid string) (account, error) {
 	return a, nil
 }
 
-// forget makes room: first of what is too old anyway, then of anything.
+// forget makes room for a while, since it looks at everything: first it forgets what
+// is too old anyway, then anything.
 func (t *Tokens) forget() {
 	for uid, a := range t.known {
 		if t.now().Sub(a.asked) >= accountTTL {
@@ -183,7 +184,7 @@ func (t *Tokens) forget() {
 		}
 	}
 	for uid := range t.known {
-		if len(t.known) < mostAccounts {
+		if len(t.known) <= mostAccounts*9/10 {
 			return
 		}
 		delete(t.known, uid)
