@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"log/slog"
 	"net/http/httptest"
 	"regexp"
 	"slices"
@@ -194,20 +193,9 @@ func TestBothWaysAnswerTheSameThroughARealPipeline(t *testing.T) {
 	t.Parallel()
 	opts := local.DefaultOptions()
 	opts.Redis = peertest.Redis(t).URL()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	p, err := local.Start(ctx, opts, slog.New(slog.NewTextHandler(t.Output(), nil)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(p.Close)
-	c := &command{
-		args:  []string{"compare", "--file", "-", "--user", "u1"},
-		stdin: `{"action":"getProviders"}` + "\n" + `{"action":"getPatient","params":{"patientId":"7"}}` + "\n" + `{"action":"getPatient","params":{"_behave":"fail=2"}}`,
-		env: []string{
-			"REDIS_URL=" + p.Info.RedisURL, "TEBRA_PHP_API_URL=" + p.Info.PHPAPI, "TEBRA_INTERNAL_API_KEY=" + p.Info.PHPAPIKey,
-		},
-	}
+	_, tebra := startLocal(t, opts)
+	c := tebra("compare", "--file", "-")
+	c.stdin = `{"action":"getProviders"}` + "\n" + `{"action":"getPatient","params":{"patientId":"7"}}` + "\n" + `{"action":"getPatient","params":{"_behave":"fail=2"}}`
 	c.expect(t, c.run(t, t.Context()), exitOK)
 	if !strings.Contains(c.stdout.String(), "3 compared: 3 the same, 0 different, 0 not comparable") {
 		t.Errorf("it printed\n%swant three that are the same", c.stdout.String())
