@@ -13,6 +13,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"tebraproxy/bridge/internal/deploy"
 	"tebraproxy/pkg/breaker"
 	"tebraproxy/pkg/peertest"
 	"tebraproxy/pkg/php/phptest"
@@ -123,6 +124,10 @@ func TestTheDoctorFindsWhatIsBroken(t *testing.T) {
 		{"the user may do too little", []peertest.RedisOption{peertest.WithACL("user default on nopass ~* &* +@all", confined)}, func(w *ward) {
 			w.env = append(w.env, "REDIS_URL="+strings.Replace(w.redis.URL(), "://", "://tebra:secret@", 1))
 		}, exitFailed, []string{"failed  redis    acl enough: user tebra may not do ", "xclaim", "ACL SETUSER tebra ~tebra:* +", "ok      redis    acl not more: user tebra is confined"}},
+		{"the user is the one that is deployed", []peertest.RedisOption{peertest.WithACL("user default on nopass ~* &* +@all",
+			deploy.RedisACL("tebra", "tebra")+" >secret +acl|whoami +acl|dryrun +acl|getuser")}, func(w *ward) {
+			w.env = append(w.env, "REDIS_URL="+strings.Replace(w.redis.URL(), "://", "://tebra:secret@", 1))
+		}, exitOK, []string{"ok      redis    acl enough: user tebra may do all that is needed", "ok      redis    acl not more: user tebra is confined"}},
 		{"no bridge has ever run", nil, func(w *ward) { w.must(w.rdb.Del(w.Context(), w.keys.Requests()).Err()) }, exitFailed,
 			[]string{"failed  streams  groups: there is no stream tebra:requests", "start a bridge"}},
 		{"a group is gone", nil, func(w *ward) {

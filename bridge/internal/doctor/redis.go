@@ -6,12 +6,13 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"tebraproxy/bridge/internal/deploy"
 )
 
 // The oldest Redis that has all we use (FACTS, Redis).
@@ -169,20 +170,33 @@ func (e *examination) persistence(a area, info map[string]string) {
 	}
 }
 
-// needed are commands that the parts of an installation use, each with arguments
-// that ACL DRYRUN takes; %s is a key of the installation.
-var needed = [][]any{
-	{"PING"}, {"TIME"}, {"INFO"}, {"MULTI"}, {"EXEC"},
-	{"XADD", "%s", "*", "f", "v"}, {"XREAD", "STREAMS", "%s", "0"}, {"XREADGROUP", "GROUP", "g", "c", "STREAMS", "%s", ">"},
-	{"XACK", "%s", "g", "0-1"}, {"XRANGE", "%s", "-", "+"}, {"XREVRANGE", "%s", "+", "-"}, {"XLEN", "%s"}, {"XDEL", "%s", "0-1"},
-	{"XPENDING", "%s", "g"}, {"XCLAIM", "%s", "g", "c", "0", "0-1"}, {"XAUTOCLAIM", "%s", "g", "c", "0", "0-0"},
-	{"XTRIM", "%s", "MINID", "0-1"}, {"XGROUP", "CREATE", "%s", "g", "0"}, {"XGROUP", "DELCONSUMER", "%s", "g", "c"},
-	{"XINFO", "GROUPS", "%s"}, {"XINFO", "STREAM", "%s"}, {"XINFO", "CONSUMERS", "%s", "g"},
-	{"EVAL", "return 1", "1", "%s"}, {"EVALSHA", "0", "1", "%s"},
-	{"HSET", "%s", "f", "v"}, {"HSETNX", "%s", "f", "v"}, {"HMGET", "%s", "f"}, {"HGETALL", "%s"}, {"HKEYS", "%s"}, {"HDEL", "%s", "f"},
-	{"HINCRBY", "%s", "f", "1"}, {"ZADD", "%s", "0", "m"}, {"ZREM", "%s", "m"}, {"ZCARD", "%s"}, {"ZSCORE", "%s", "m"},
-	{"ZRANGE", "%s", "0", "1"}, {"ZRANGEBYSCORE", "%s", "0", "1"}, {"SADD", "%s", "m"}, {"SMEMBERS", "%s"},
-	{"GET", "%s"}, {"SET", "%s", "v"}, {"DEL", "%s"}, {"EXISTS", "%s"}, {"PEXPIRE", "%s", "1"}, {"EXPIRE", "%s", "1"},
+// examples are arguments of every command that an installation needs, such as ACL
+// DRYRUN takes; %s is a key of the installation. Which those commands are, the
+// deployed ACL says.
+var examples = map[string][]any{
+	"ping": {}, "time": {}, "info": {}, "multi": {}, "exec": {}, "select": {"0"}, "wait": {"0", "0"}, "script|load": {"return 1"},
+	"eval": {"return 1", "1", "%s"}, "evalsha": {"0", "1", "%s"},
+	"get": {"%s"}, "set": {"%s", "v"}, "del": {"%s"}, "exists": {"%s"}, "pexpire": {"%s", "1"},
+	"xadd": {"%s", "*", "f", "v"}, "xread": {"STREAMS", "%s", "0"}, "xreadgroup": {"GROUP", "g", "c", "STREAMS", "%s", ">"},
+	"xack": {"%s", "g", "0-1"}, "xrange": {"%s", "-", "+"}, "xrevrange": {"%s", "+", "-"}, "xlen": {"%s"}, "xtrim": {"%s", "MINID", "0-1"},
+	"xpending": {"%s", "g"}, "xclaim": {"%s", "g", "c", "0", "0-1"},
+	"xgroup|create": {"%s", "g", "0"}, "xgroup|delconsumer": {"%s", "g", "c"},
+	"xinfo|groups": {"%s"}, "xinfo|stream": {"%s"}, "xinfo|consumers": {"%s", "g"},
+	"hset": {"%s", "f", "v"}, "hsetnx": {"%s", "f", "v"}, "hget": {"%s", "f"}, "hmget": {"%s", "f"}, "hgetall": {"%s"}, "hkeys": {"%s"},
+	"hdel": {"%s", "f"}, "hincrby": {"%s", "f", "1"}, "sadd": {"%s", "m"}, "smembers": {"%s"},
+	"zadd": {"%s", "0", "m"}, "zrem": {"%s", "m"}, "zcard": {"%s"}, "zscore": {"%s", "m"},
+	"zrange": {"%s", "0", "1"}, "zrevrange": {"%s", "0", "1"}, "zrangebyscore": {"%s", "0", "1"}, "zremrangebyscore": {"%s", "0", "1"},
+}
+
+// needed returns the commands that an installation needs.
+func needed(prefix string) []string {
+	var names []string
+	for rule := range strings.FieldsSeq(deploy.RedisACL("any", prefix)) {
+		if name, ok := strings.CutPrefix(rule, "+"); ok {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // acl checks what the user of REDIS_URL may do: all that is needed and, better,
@@ -199,20 +213,13 @@ func (e *examination) acl(ctx context.Context, a area) {
 
 func (e *examination) aclEnough(ctx context.Context, a area, user string) {
 	var lacking []string
-	for _, command := range needed {
-		args := []any{"ACL", "DRYRUN", user}
-		for _, arg := range command {
-			if arg == "%s" {
-				arg = e.Keys.Requests()
-			}
-			args = append(args, arg)
-		}
-		reply, err := e.Redis.Do(ctx, args...).Text()
+	for _, name := range needed(e.Keys.Prefix()) {
+		reply, err := e.Redis.Do(ctx, e.dryRun(user, name)...).Text()
 		if err != nil {
 			a.skip("acl enough", "this Redis, or the rights of user %s, don't let us ask (ACL DRYRUN)", user)
 			return
 		}
-		if name := commandName(command); reply != "OK" && !slices.Contains(lacking, name) {
+		if reply != "OK" {
 			lacking = append(lacking, name)
 		}
 	}
@@ -224,12 +231,19 @@ func (e *examination) aclEnough(ctx context.Context, a area, user string) {
 	a.ok("acl enough", "user %s may do all that is needed", user)
 }
 
-func commandName(command []any) string {
-	name := strings.ToLower(command[0].(string))
-	if name == "xgroup" || name == "xinfo" {
-		name += "|" + strings.ToLower(command[1].(string))
+// dryRun asks whether a user may send a command.
+func (e *examination) dryRun(user, name string) []any {
+	command := []any{"ACL", "DRYRUN", user}
+	for word := range strings.SplitSeq(name, "|") {
+		command = append(command, word)
 	}
-	return name
+	for _, arg := range examples[name] {
+		if arg == "%s" {
+			arg = e.Keys.Requests()
+		}
+		command = append(command, arg)
+	}
+	return command
 }
 
 func (e *examination) grant(commands []string) string {
