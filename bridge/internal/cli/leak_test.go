@@ -249,9 +249,19 @@ func (l *leakRun) searchCommands() {
 	if !strings.Contains(shown, inParams) {
 		l.Errorf("tebra deadletters show --show-payloads = %s, want the params", shown)
 	}
-	doctor := &command{args: []string{"doctor"}, env: env}
-	doctor.run(l.T, l.Context())
-	l.search("tebra doctor", doctor.stdout.String()+doctor.stderr.String())
+	for _, args := range [][]string{
+		{"doctor"}, {"status"}, {"status", "--output", "json"}, {"history", "--limit", "500"}, {"history", "--output", "json"},
+		{"trace", "createAppointment-drop"}, {"trace", "object", "--output", "json"}, {"watch"},
+	} {
+		ctx, cancel := context.WithTimeout(l.Context(), 3*time.Second) // watch goes on for ever
+		look := &command{args: args, env: env}
+		look.run(l.T, ctx)
+		cancel()
+		if args[0] == "trace" && !strings.Contains(look.stdout.String(), args[1]) {
+			l.Errorf("tebra %v printed %q, %q, want the request", args, look.stdout.String(), look.stderr.String())
+		}
+		l.search(fmt.Sprint("tebra ", args), look.stdout.String()+look.stderr.String())
+	}
 	peertest.Eventually(l.T, 20*time.Second, "that payloads were shown in the audit log", func() bool {
 		return strings.Contains(l.logs.String(), `"operation":"payloads.shown"`)
 	})

@@ -137,6 +137,7 @@ var (
 	elapsedText = regexp.MustCompile(`\s+\+[0-9.]+ m?s`)
 	elapsedJSON = regexp.MustCompile(`"elapsedMs":\d+`)
 	entryID     = regexp.MustCompile(`\d{13}-\d+`)
+	traceID     = regexp.MustCompile(`\b[0-9a-f]{32}\b`)
 )
 
 // golden compares all that the command printed, and its exit code, with a file.
@@ -183,6 +184,7 @@ func (c *command) compare(t *testing.T, name, got string) {
 	got = elapsedText.ReplaceAllString(got, "  +TIME")
 	got = elapsedJSON.ReplaceAllString(got, `"elapsedMs":TIME`)
 	got = entryID.ReplaceAllString(got, "ENTRY")
+	got = traceID.ReplaceAllString(got, "TRACE")
 	if c.change != nil {
 		got = c.change(got)
 	}

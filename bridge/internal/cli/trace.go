@@ -174,6 +174,9 @@ func details(s inspect.Step) string {
 	if s.Entry != "" {
 		add("entry %s", s.Entry)
 	}
+	if s.TraceID != "" {
+		add("trace %s", s.TraceID)
+	}
 	if s.ErrorCode != "" {
 		add("%s: %s", s.ErrorCode, s.ErrorCode.Meaning())
 	}
@@ -261,6 +264,7 @@ type stepObject struct {
 	Attempt     int             `json:"attempt,omitempty"`
 	ErrorCode   tebra.ErrorCode `json:"errorCode,omitempty"`
 	ReplayOf    string          `json:"replayOf,omitempty"`
+	TraceID     string          `json:"traceId,omitempty"`
 	Params      json.RawMessage `json:"params,omitempty"`
 	Data        json.RawMessage `json:"data,omitempty"`
 	Error       string          `json:"error,omitempty"`
@@ -288,7 +292,7 @@ func asTraceObject(t inspect.Trace) traceObject {
 	for n, s := range t.Steps {
 		step := stepObject{
 			At: s.At.UTC(), Event: s.Event, EntryID: s.Entry, Status: s.State, Attempt: s.Attempt, ErrorCode: s.ErrorCode,
-			ReplayOf: s.ReplayOf, Params: asJSON(s.Params), Data: asJSON(s.Data), Error: s.Error,
+			ReplayOf: s.ReplayOf, TraceID: s.TraceID, Params: asJSON(s.Params), Data: asJSON(s.Data), Error: s.Error,
 		}
 		if n > 0 {
 			step.AfterMillis = s.At.Sub(t.Steps[n-1].At).Milliseconds()

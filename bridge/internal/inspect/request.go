@@ -11,6 +11,7 @@ import (
 
 	"tebraproxy/bridge"
 	"tebraproxy/pkg/tebra"
+	"tebraproxy/pkg/telemetry"
 )
 
 // Request is an entry of the requests stream and what became of it so far.
@@ -22,6 +23,7 @@ type Request struct {
 	UserID        string    `json:"userId"`
 	Action        string    `json:"action"`
 	ReplayOf      string    `json:"replayOf,omitempty"` // the entry that an operator replayed with this one
+	TraceID       string    `json:"-"`                  // of its trace, whether that was sampled or not
 
 	State     tebra.State     `json:"status,omitempty"` // "" until a bridge has taken it
 	Changed   time.Time       `json:"changed"`          // when it came into this state, or arrived
@@ -68,6 +70,8 @@ func (i *Inspector) readRequest(entry redis.XMessage) Request {
 		RequestID: decoded.ID, CorrelationID: decoded.CorrelationID,
 		UserID: decoded.UserID, Action: decoded.Action, ReplayOf: decoded.ReplayOf, Params: decoded.Params,
 	}
+	r.TraceID = telemetry.TraceOf(&tebra.Envelope{
+		EntryID: entry.ID, Ledger: tebra.LedgerHash(decoded.UserID, decoded.ID), Traceparent: decoded.Traceparent})
 	if fault, is := tebra.IsDecodeError(err); is && !named { // nobody can be answered
 		r.ErrorCode = fault.Code
 	}

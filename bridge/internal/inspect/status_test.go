@@ -57,6 +57,10 @@ func TestStatusTellsHowEverythingStands(t *testing.T) {
 	if s.At.Before(now) || len(s.Streams) != 3 || s.Streams[0].Length != 3 || !s.Streams[0].Oldest.Equal(arrived) || s.Streams[1].Length != 0 {
 		t.Errorf("streams = %+v at %v, want 3 requests, the oldest an hour ago", s.Streams, s.At)
 	}
+	if s.Waiting.Oldest == "" {
+		t.Error("the oldest unread entry is not named")
+	}
+	s.Waiting.Oldest = ""
 	if want := (stream.Waiting{Unread: true, Lag: 1, InHand: 2}); s.Waiting != want && s.Waiting != (stream.Waiting{Unread: true, Lag: -1, InHand: 2}) {
 		t.Errorf("waiting = %+v, want %+v", s.Waiting, want)
 	}

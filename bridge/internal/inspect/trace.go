@@ -38,6 +38,7 @@ type Step struct {
 	Attempt   int             // which one, or how many of them when answered
 	ErrorCode tebra.ErrorCode // why
 	ReplayOf  string          // the entry that was replayed
+	TraceID   string          // of what was asked or replayed, where its entry is still there
 
 	// What follows is empty unless payloads were asked for.
 	Params json.RawMessage
@@ -372,7 +373,7 @@ func placeOf(r Request, steps []Step) int {
 }
 
 func askedStep(r Request) Step {
-	s := Step{At: r.Arrived, Event: Asked, Entry: r.EntryID, ErrorCode: r.ErrorCode, ReplayOf: r.ReplayOf, Params: r.Params}
+	s := Step{At: r.Arrived, Event: Asked, Entry: r.EntryID, ErrorCode: r.ErrorCode, ReplayOf: r.ReplayOf, TraceID: r.TraceID, Params: r.Params}
 	if r.ReplayOf != "" {
 		s.Event = Replayed
 	}
