@@ -13,13 +13,13 @@ var commands = []string{
 	// keys
 	"get", "set", "del", "exists", "pexpire",
 	// streams
-	"xadd", "xlen", "xrange", "xrevrange", "xread", "xtrim",
+	"xadd", "xrange", "xread", "xtrim",
 	"xgroup|create", "xgroup|delconsumer", "xreadgroup", "xack", "xpending", "xclaim", "xautoclaim",
 	"xinfo|stream", "xinfo|groups", "xinfo|consumers",
 	// sorted sets: what is open, retrying, and whose turn it is
 	"zadd", "zrem", "zcard", "zscore", "zrange", "zrangebyscore",
 	// hashes: the ledger, the breaker, heartbeats, what is overdue
-	"hset", "hsetnx", "hget", "hmget", "hgetall", "hdel", "hkeys", "hincrby",
+	"hset", "hsetnx", "hmget", "hgetall", "hdel", "hkeys", "hincrby",
 	// sets: the lanes
 	"sadd", "smembers",
 }

@@ -6,28 +6,49 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
 	"tebraproxy/pkg/peertest"
 )
 
-// runBuild runs terraform/build.sh with a gcloud that does what script says, and
-// returns the exit status, all output, and how often gcloud was called.
-func runBuild(t *testing.T, script string) (status int, output string, calls int) {
+// standInGcloud puts a gcloud into a directory that writes down how it is called and
+// then does what script says. It returns bash and the directory.
+func standInGcloud(t *testing.T, script string) (bash, dir string) {
 	t.Helper()
-	bash := peertest.Program(t, "install bash", "bash")
-	dir := t.TempDir()
+	bash, dir = peertest.Program(t, "install bash", "bash"), t.TempDir()
 	gcloud := "#!" + bash + "\necho \"$*\" >> " + dir + "/calls\n" + script + "\n"
 	if err := os.WriteFile(filepath.Join(dir, "gcloud"), []byte(gcloud), 0o755); err != nil {
 		t.Fatal(err)
 	}
+	return bash, dir
+}
+
+// callsOf returns how the gcloud in a directory was called, a line each.
+func callsOf(t *testing.T, dir string) string {
+	t.Helper()
+	log, err := os.ReadFile(filepath.Join(dir, "calls"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(log)
+}
+
+// inPath is the environment in which what is in a directory comes first.
+func inPath(dir string) string { return "PATH=" + dir + ":" + os.Getenv("PATH") }
+
+// runBuild runs terraform/build.sh with a gcloud that does what script says, and
+// returns the exit status, all output, and how often gcloud was called.
+func runBuild(t *testing.T, script string) (status int, output string, calls int) {
+	t.Helper()
+	bash, dir := standInGcloud(t, script)
 	path, err := filepath.Abs(filepath.Join(root, "terraform", "build.sh"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), bash, path)
-	cmd.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"), "PROJECT=p", "REGION=r", "REPOSITORY=tebra", "BUCKET=b",
+	cmd.Env = append(os.Environ(), inPath(dir), "PROJECT=p", "REGION=r", "REPOSITORY=tebra", "BUCKET=b",
 		"SERVICE_ACCOUNT=projects/p/serviceAccounts/a", "TAG=src-1", "RETRY_SECONDS=0")
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
@@ -35,16 +56,13 @@ func runBuild(t *testing.T, script string) (status int, output string, calls int
 	if err := cmd.Run(); err != nil && !errors.As(err, &exit) {
 		t.Fatal(err)
 	}
-	log, err := os.ReadFile(filepath.Join(dir, "calls"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	log := callsOf(t, dir)
 	for _, want := range []string{"--project=p", "--region=r", "gs://b/source", "_TAG=src-1", "--service-account=projects/p/serviceAccounts/a"} {
-		if !strings.Contains(string(log), want) {
+		if !strings.Contains(log, want) {
 			t.Errorf("gcloud was called with %q, want %s in it", log, want)
 		}
 	}
-	return cmd.ProcessState.ExitCode(), out.String(), strings.Count(string(log), "\n")
+	return cmd.ProcessState.ExitCode(), out.String(), strings.Count(log, "\n")
 }
 
 func TestABuildIsTriedAgainOnlyWhileRightsAreNotKnownEverywhere(t *testing.T) {
@@ -66,5 +84,59 @@ func TestABuildIsTriedAgainOnlyWhileRightsAreNotKnownEverywhere(t *testing.T) {
 				t.Errorf("status %d after %d calls, %q; want %d after %d, and %q", status, calls, output, test.status, test.calls, test.says)
 			}
 		})
+	}
+}
+
+// applies are two applies of one state, with Google mocked: of them only the first
+// has something to build.
+const applies = `
+mock_provider "google" {
+  source = "./tests/mocks"
+}
+variables {
+  project_id  = "test-project"
+  region      = "us-central1"
+  php_api_url = "https://php-api.example.com/api"
+  php_api_key = "key"
+  redis_url   = "redis://redis.example.com:6379"
+}
+run "builds" {
+  command = apply
+  assert {
+    condition     = can(regex("@sha256:", output.images.bridge))
+    error_message = "the image is not deployed by digest"
+  }
+}
+run "builds_no_more" {
+  command = apply
+  variables {
+    bridge_instances = 2
+  }
+}
+`
+
+func TestAnApplyBuildsTheImagesOnceUnderTheSourcesHash(t *testing.T) {
+	t.Parallel()
+	_, dir := standInGcloud(t, "")
+	config := newConfiguration(t, "", inPath(dir))
+	tests, err := filepath.Glob(filepath.Join(config.dir, "tests", "*.tftest.hcl"))
+	if err != nil || len(tests) == 0 {
+		t.Fatalf("tests = %v, %v, want some to leave out", tests, err)
+	}
+	for _, test := range tests {
+		if err := os.Remove(test); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(config.dir, "tests", "applies.tftest.hcl"), []byte(applies), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	output, err := config.run(t.Context(), "test", "-no-color")
+	if err != nil {
+		t.Fatalf("terraform test: %v\n%s", err, output)
+	}
+	built := regexp.MustCompile(`(?m)^builds submit \. --project=test-project --region=us-central1 .*_REPOSITORY=tebra,_TAG=src-[0-9a-f]{16} --quiet$`)
+	if calls := callsOf(t, dir); len(built.FindAllString(calls, -1)) != 1 || strings.Count(calls, "\n") != 1 {
+		t.Errorf("gcloud was called so:\n%swant one build under a hash of the source", calls)
 	}
 }

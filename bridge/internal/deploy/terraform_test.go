@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -36,7 +37,7 @@ func newConfiguration(t *testing.T, dir string, environ ...string) *configuratio
 	if _, err := exec.LookPath("terraform"); err != nil {
 		t.Skipf("skipped: there is no terraform here (%v)", err)
 	}
-	c := &configuration{t: t, dir: t.TempDir(), environ: append(environ, "TF_IN_AUTOMATION=1", "CHECKPOINT_DISABLE=1",
+	c := &configuration{t: t, dir: filepath.Join(t.TempDir(), "terraform"), environ: append(environ, "TF_IN_AUTOMATION=1", "CHECKPOINT_DISABLE=1",
 		"TF_REGISTRY_DISCOVERY_RETRY=1", "TF_REGISTRY_CLIENT_TIMEOUT=10")}
 	if err := os.CopyFS(c.dir, os.DirFS(root+"/terraform/"+dir)); err != nil {
 		t.Fatal(err)
