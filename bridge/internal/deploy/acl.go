@@ -17,7 +17,7 @@ var commands = []string{
 	"xgroup|create", "xgroup|delconsumer", "xreadgroup", "xack", "xpending", "xclaim", "xautoclaim",
 	"xinfo|stream", "xinfo|groups", "xinfo|consumers",
 	// sorted sets: what is open, retrying, and whose turn it is
-	"zadd", "zrem", "zcard", "zscore", "zrange", "zrangebyscore",
+	"zadd", "zrem", "zcard", "zscore", "zrange", "zrangebyscore", "zrevrange", "zremrangebyscore",
 	// hashes: the ledger, the breaker, heartbeats, what is overdue
 	"hset", "hsetnx", "hmget", "hgetall", "hdel", "hkeys", "hincrby",
 	// sets: the lanes

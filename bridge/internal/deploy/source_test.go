@@ -75,6 +75,7 @@ var sends = map[string]string{
 	"XPending": "xpending", "XPendingExt": "xpending", "XTrimMinID": "xtrim", "XTrimMinIDApprox": "xtrim", "XTrimMaxLen": "xtrim",
 	"XInfoStream": "xinfo|stream", "XInfoGroups": "xinfo|groups", "XInfoConsumers": "xinfo|consumers",
 	"ZAdd": "zadd", "ZAddNX": "zadd", "ZRem": "zrem", "ZCard": "zcard", "ZScore": "zscore", "ZRange": "zrange",
+	"ZRevRangeWithScores": "zrevrange", "ZRemRangeByScore": "zremrangebyscore",
 	"ZRangeWithScores": "zrange", "ZRangeByScore": "zrangebyscore", "ZRangeArgs": "zrange", "ZRangeByScoreWithScores": "zrangebyscore",
 	"HSet": "hset", "HSetNX": "hsetnx", "HGet": "hget", "HMGet": "hmget", "HGetAll": "hgetall", "HDel": "hdel", "HIncrBy": "hincrby",
 	"SAdd": "sadd", "SMembers": "smembers", "PExpire": "pexpire", "SetNX": "set", "ScriptLoad": "script|load",
