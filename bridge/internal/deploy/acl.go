@@ -13,7 +13,7 @@ var commands = []string{
 	// keys
 	"get", "set", "del", "exists", "pexpire",
 	// streams
-	"xadd", "xrange", "xread", "xtrim",
+	"xadd", "xlen", "xrange", "xread", "xtrim",
 	"xgroup|create", "xgroup|delconsumer", "xreadgroup", "xack", "xpending", "xclaim", "xautoclaim",
 	"xinfo|stream", "xinfo|groups", "xinfo|consumers",
 	// sorted sets: what is open, retrying, and whose turn it is
