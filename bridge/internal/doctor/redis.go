@@ -179,7 +179,7 @@ var examples = map[string][]any{
 	"get": {"%s"}, "set": {"%s", "v"}, "del": {"%s"}, "exists": {"%s"}, "pexpire": {"%s", "1"},
 	"xadd": {"%s", "*", "f", "v"}, "xread": {"STREAMS", "%s", "0"}, "xreadgroup": {"GROUP", "g", "c", "STREAMS", "%s", ">"},
 	"xack": {"%s", "g", "0-1"}, "xrange": {"%s", "-", "+"}, "xrevrange": {"%s", "+", "-"}, "xlen": {"%s"}, "xtrim": {"%s", "MINID", "0-1"},
-	"xpending": {"%s", "g"}, "xclaim": {"%s", "g", "c", "0", "0-1"},
+	"xpending": {"%s", "g"}, "xclaim": {"%s", "g", "c", "0", "0-1"}, "xautoclaim": {"%s", "g", "c", "0", "0-0"},
 	"xgroup|create": {"%s", "g", "0"}, "xgroup|delconsumer": {"%s", "g", "c"},
 	"xinfo|groups": {"%s"}, "xinfo|stream": {"%s"}, "xinfo|consumers": {"%s", "g"},
 	"hset": {"%s", "f", "v"}, "hsetnx": {"%s", "f", "v"}, "hget": {"%s", "f"}, "hmget": {"%s", "f"}, "hgetall": {"%s"}, "hkeys": {"%s"},
