@@ -48,7 +48,9 @@ func (a *app) sendBulk(cmd *cobra.Command, o sendOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	rdb := redis.NewClient(target.redis)
+	once := *target.redis
+	once.MaxRetries = -1 // what was added twice would be asked twice; see bulk.find
+	rdb := redis.NewClient(&once)
 	defer func() { _ = rdb.Close() }() // everything that matters was answered before
 	b := &bulk{
 		app: a, rdb: rdb, keys: target.keys, options: o, lines: source.lines(), failures: failures,
@@ -136,6 +138,8 @@ type bulk struct {
 	unsent  []*bulkRequest          // read from the file, not surely on the stream
 	waiting map[string]*bulkRequest // on the stream, by ID
 	read    string                  // the ID of the status stream after which to read
+	asked   string                  // the ID of the requests stream after which unsent ones may be
+	doubt   bool                    // some of the unsent may be there: a reply was lost
 	news    time.Time               // when anything was last heard
 	told    bool                    // that Redis fails was told
 
@@ -162,7 +166,10 @@ func (b *bulk) exchange(ctx context.Context) error {
 	bounded, cancel := context.WithTimeout(ctx, putTimeout)
 	defer cancel()
 	var err error
-	if b.read, err = f.lastID(bounded, b.keys.Status()); err != nil {
+	if b.read, err = f.lastID(bounded, b.keys.Status()); err == nil {
+		b.asked, err = f.lastID(bounded, b.keys.Requests())
+	}
+	if err != nil {
 		return fmt.Errorf("nothing was sent: %w; is Redis running there, and may this user read it?", err)
 	}
 	for ctx.Err() == nil {
@@ -218,9 +225,12 @@ func (b *bulk) fill() error {
 }
 
 // step sends what is to be sent and takes what was answered. That Redis fails for a
-// while is waited out: the same request may be added again under its ID.
+// while is waited out.
 func (b *bulk) step(ctx context.Context) error {
-	err := b.send(ctx)
+	err := b.find(ctx)
+	if err == nil {
+		err = b.send(ctx)
+	}
 	if err == nil && len(b.waiting) > 0 {
 		err = b.take(ctx)
 	}
@@ -233,6 +243,7 @@ func (b *bulk) step(ctx context.Context) error {
 	}
 	if pause(ctx, readPause) && !b.told {
 		b.told = true
+		b.bar.end() // it would be drawn over what is told
 		fmt.Fprintf(b.app.stderr, "%s Redis fails: %s; trying again\n", b.app.styleFor(b.app.stderr).bad("tebra:"), printable(err.Error()))
 	}
 	return nil
@@ -250,10 +261,47 @@ func (b *bulk) send(ctx context.Context) error {
 		pipe.XAdd(bounded, &redis.XAddArgs{Stream: b.keys.Requests(), Values: entryFields(r.Request)})
 	}
 	cmds, err := pipe.Exec(bounded)
-	var left []*bulkRequest
+	entries := make(map[string]string, len(cmds))
 	for i, r := range b.unsent {
-		entry, failed := cmds[i].(*redis.StringCmd).Result()
-		if failed != nil {
+		if entry, failed := cmds[i].(*redis.StringCmd).Result(); failed == nil {
+			entries[r.ID] = entry
+		}
+	}
+	b.arrived(entries)
+	if _, refused := errors.AsType[redis.Error](err); err != nil && !refused {
+		b.doubt = true
+	}
+	return err
+}
+
+// find looks on the stream for what may be there, since a reply was lost. What the
+// server takes only after that is added once more, under its own ID, and so changes
+// nothing twice.
+func (b *bulk) find(ctx context.Context) error {
+	for b.doubt {
+		bounded, cancel := context.WithTimeout(ctx, putTimeout)
+		page, err := b.rdb.XRangeN(bounded, b.keys.Requests(), "("+b.asked, "+", mostAtOnce).Result()
+		cancel()
+		if err != nil {
+			return err
+		}
+		entries := map[string]string{}
+		for _, entry := range page {
+			id, _ := entry.Values["id"].(string)
+			entries[id], b.asked = entry.ID, entry.ID
+		}
+		b.arrived(entries)
+		b.doubt = len(page) == mostAtOnce
+	}
+	return nil
+}
+
+// arrived notes that requests are on the stream, by ID as which entry.
+func (b *bulk) arrived(entries map[string]string) {
+	var left []*bulkRequest
+	for _, r := range b.unsent {
+		entry, there := entries[r.ID]
+		if !there {
 			left = append(left, r)
 			continue
 		}
@@ -268,7 +316,6 @@ func (b *bulk) send(ctx context.Context) error {
 		}
 	}
 	b.unsent = left
-	return err
 }
 
 // take reads the status stream, whose last word on a request is that it is answered.

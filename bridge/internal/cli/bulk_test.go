@@ -271,6 +271,26 @@ func TestManyWaitOutAnOutageOfRedis(t *testing.T) {
 	}
 }
 
+func TestWhatWasAddedWhenItsReplyWasLostIsNotAddedAgain(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	request := func(id string) *bulkRequest { return &bulkRequest{Request: tebra.Request{ID: id}} }
+	b := &bulk{
+		app: &app{now: time.Now}, rdb: s.rdb, keys: s.keys, print: &printer{}, asked: "0-0", doubt: true,
+		unsent: []*bulkRequest{request("there"), request("lost")}, waiting: map[string]*bulkRequest{},
+	}
+	for range mostAtOnce { // of others
+		s.ask(time.Minute, "other", "u2", "health")
+	}
+	entry := s.ask(time.Second, "there", "u1", "health")
+	if err := b.find(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if len(b.unsent) != 1 || b.unsent[0].ID != "lost" || b.waiting["there"] == nil || b.waiting["there"].entry != entry || b.doubt {
+		t.Errorf("unsent = %d, waiting = %v, in doubt %v, want one that is to be added and one that is", len(b.unsent), b.waiting, b.doubt)
+	}
+}
+
 func TestPercentilesAreTheNearestRank(t *testing.T) {
 	t.Parallel()
 	var times []time.Duration
