@@ -137,6 +137,7 @@ func (a *app) commands() []commandGroup {
 			a.statusCommand(),
 			a.deadLettersCommand(),
 			a.doctorCommand(),
+			a.consoleCommand(),
 		}},
 		{"On this machine", []*cobra.Command{
 			a.localCommand(),

@@ -64,6 +64,7 @@ func (a *app) local(cmd *cobra.Command, o local.Options, fast bool) error {
 	if o.PHPAPI != "" && o.PHPAPIKey == "" {
 		o.PHPAPIKey = a.env["TEBRA_INTERNAL_API_KEY"]
 	}
+	o.Operator = defaultOperator()
 	o.Environ, o.JSON = a.environ, a.output == formatJSON
 	if err := o.Validate(); err != nil {
 		return err

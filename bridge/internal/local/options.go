@@ -71,6 +71,11 @@ type Options struct {
 	// Spans, where set, is given every span of the run.
 	Spans sdktrace.SpanExporter
 
+	// Console asks for the console as well, in which Operator acts, such as
+	// user@host; empty for "local".
+	Console  bool
+	Operator string
+
 	// Environ is the environment, in the form of os.Environ.
 	Environ []string
 	// Verbose asks for the parts' own logs as well.

@@ -41,6 +41,9 @@ type Pipeline struct {
 	Redis  *redis.Client
 	API    *phptest.Server // nil when a real API answers
 	Health string          // URL of the bridge's health and metrics
+	// Console is what to open in a browser, "" where none was asked for. Whoever
+	// knows it may use the console.
+	Console string
 
 	seen *telemetry.Telemetry
 
@@ -93,7 +96,10 @@ func (p *Pipeline) start(ctx context.Context, opts Options, log *slog.Logger) er
 			return err
 		}
 	}
-	return nil
+	if !opts.Console {
+		return nil
+	}
+	return p.startConsole(ctx, opts, rules, log)
 }
 
 func (o Options) policy() (*policy.Policy, error) {

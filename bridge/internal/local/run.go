@@ -28,6 +28,7 @@ func Run(ctx context.Context, opts Options, stdout io.Writer) error {
 	if opts.Verbose {
 		level = slog.LevelDebug
 	}
+	opts.Console = true
 	starting, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	p, err := Start(starting, opts, telemetry.NewLogger(os.Stderr, level))
@@ -42,7 +43,7 @@ func Run(ctx context.Context, opts Options, stdout io.Writer) error {
 	}
 	defer func() { _ = Remove(path, p.Info) }() // the next run replaces it
 	if opts.JSON {
-		if err := json.NewEncoder(stdout).Encode(started(p.Info)); err != nil {
+		if err := json.NewEncoder(stdout).Encode(started(p.Info, p.Console)); err != nil {
 			return fmt.Errorf("saying what was started: %w", err)
 		}
 		p.follow(ctx, func(s tebra.StatusUpdate) { printStatusJSON(stdout, s) })
@@ -81,6 +82,7 @@ func (p *Pipeline) introduce(w io.Writer, opts Options) {
   PHP API      %s  %s
   functions    %s/ProcessRequest, /RecordDeadLetter
   bridge       %s/healthz, /metrics
+  console      %s
 
 Retries after %v to %v; dead letters after %d deliveries.
 
@@ -93,7 +95,7 @@ In another terminal, try:
 		redactURL(p.Info.RedisURL), standIn(opts.Redis, "a real server", "embedded (miniredis)"),
 		p.Info.PubSubEmulator, standIn(opts.PubSubEmulator, "Google's emulator", "embedded"), p.Info.Project,
 		p.Info.PHPAPI, standIn(opts.PHPAPI, "a real API", "stand-in"),
-		p.Info.FunctionsURL, p.Health,
+		p.Info.FunctionsURL, p.Health, p.Console,
 		opts.MinBackoff, opts.MaxBackoff, opts.MaxAttempts,
 		time.Now().Format("2006-01-02"), redactURL(p.Info.RedisURL), p.Keys.Requests())
 	if p.API != nil {
@@ -164,7 +166,7 @@ func readStatus(values map[string]any) (tebra.StatusUpdate, bool) {
 }
 
 // started is what was started, for programs, without secrets.
-func started(i Info) any {
+func started(i Info, consoleURL string) any {
 	return struct {
 		Event               string `json:"event"`
 		RedisURL            string `json:"redisURL"`
@@ -174,7 +176,8 @@ func started(i Info) any {
 		InspectSubscription string `json:"inspectSubscription"`
 		PHPAPI              string `json:"phpAPI"`
 		FunctionsURL        string `json:"functionsURL"`
-	}{"started", redactURL(i.RedisURL), i.Prefix, i.Project, i.PubSubEmulator, i.InspectSubscription, i.PHPAPI, i.FunctionsURL}
+		Console             string `json:"console"`
+	}{"started", redactURL(i.RedisURL), i.Prefix, i.Project, i.PubSubEmulator, i.InspectSubscription, i.PHPAPI, i.FunctionsURL, consoleURL}
 }
 
 func printStatusJSON(w io.Writer, s tebra.StatusUpdate) {

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
 
 	"tebraproxy/pkg/peertest"
@@ -103,8 +105,13 @@ func (p *Page) Screenshot() []byte {
 	return png
 }
 
-// Emulate makes the page believe that its user prefers a colour scheme.
-func (p *Page) Emulate(action chromedp.Action[chromedp.Void]) {
+// Prefer makes the page believe that its user prefers a colour scheme: light or dark.
+func (p *Page) Prefer(scheme string) {
 	p.t.Helper()
-	p.Do(startTimeout, action)
+	p.Do(startTimeout, chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
+		_, err := cdp.Call(ctx, t, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+			Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}},
+		})
+		return err
+	}))
 }
