@@ -150,7 +150,10 @@ func TestLocalPassesItsFlagsOn(t *testing.T) {
 					t.Errorf("Environ = %q, want the command's with %q", got.Environ, line)
 				}
 			}
-			got.Environ = nil
+			if got.Operator != defaultOperator() {
+				t.Errorf("Operator = %q, want %q, who acts in the console", got.Operator, defaultOperator())
+			}
+			got.Environ, got.Operator = nil, ""
 			if fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", test.want) {
 				t.Errorf("options = %+v, want %+v", got, test.want)
 			}

@@ -12,7 +12,7 @@ const sampleSeconds = 5;
 const quarter = 15 * 60;
 
 const milliseconds = (v) => v == null ? '–' : v < 1000 ? Math.round(v) + ' ms' : +(v / 1000).toFixed(1) + ' s';
-const rate = (v) => v == null ? '–' : +v.toFixed(1) + '/s';
+const rate = (v) => v == null ? '–' : +v.toFixed(2) + '/s';
 
 class Chart {
   constructor(place, series, format) {

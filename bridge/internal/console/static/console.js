@@ -105,8 +105,8 @@ const drawStanding = (s) => {
   $('numbers').replaceChildren(...numbers.map(([name, value]) =>
     el('div', {}, el('dt', {}, name), el('dd', { className: (name === 'Breaker' && value !== 'closed') || (name === 'Bridges' && !value) ? 'bad' : '' }, String(value)))));
   fill('streams', s.streams.map((x) => [cell(x.name), cell(x.length.toLocaleString(), 'number'), cell(age(s.at, x.oldest), 'number')]));
-  fill('lanes', s.lanes.map((x) => [cell(x.name), cell(x.open, 'number'), cell(x.retrying, 'number'), cell(x.parked, 'number'), cell(x.interval ? span(x.interval) : 'no rate', 'number')]));
-  fill('bridges', s.bridges.map((x) => [cell(x.consumer, 'long'), cell(x.version), cell(age(s.at, x.started), 'number'), cell(x.published.toLocaleString(), 'number'), cell(bytes(x.memory), 'number'), cell(x.gate || 'yes', x.gate ? 'bad' : '')]));
+  fill('lanes', s.lanes.map((x) => [cell(x.name), cell(x.open, 'number'), cell(x.retrying, 'number'), cell(x.parked, 'number'), cell(x.interval ? x.interval.toLocaleString() + ' ms' : 'no rate', 'number')]));
+  fill('bridges', s.bridges.map((x) => [el('td', { title: x.consumer }, x.consumer.length > 16 ? x.consumer.slice(0, 15) + '…' : x.consumer), cell(x.version), cell(age(s.at, x.started), 'number'), cell(x.published.toLocaleString(), 'number'), cell(bytes(x.memory), 'number'), cell(x.gate || 'yes', x.gate ? 'bad' : '')]));
 };
 
 // ---- Details ----
