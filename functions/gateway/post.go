@@ -3,8 +3,6 @@ package gateway
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -75,7 +73,7 @@ func (g *Gateway) post(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	request, err := g.request(body, who.UserID, r.Header.Get("traceparent"))
+	request, err := g.request(body, who.UserID)
 	if err != nil {
 		refuseBody(w, err)
 		return
@@ -148,7 +146,12 @@ type asked struct{ id, correlationID, action, params string }
 
 // request reads a body into what goes on the stream, in the user's name whatever
 // the body says. Its errors name fields and quote nothing.
-func (g *Gateway) request(body []byte, user, traceparent string) (tebra.Request, error) {
+//
+// A browser's traceparent does not go along. Its sampled flag would have a bridge
+// trace as many requests as browsers like, and without the flag a bridge that goes
+// by the parent would trace none of them. Without a parent the bridge derives the
+// trace's ID from the entry, and its own sampling ratio holds.
+func (g *Gateway) request(body []byte, user string) (tebra.Request, error) {
 	a, err := parseBody(body)
 	if err != nil {
 		return tebra.Request{}, err
@@ -159,19 +162,26 @@ func (g *Gateway) request(body []byte, user, traceparent string) (tebra.Request,
 	if a.correlationID == "" {
 		a.correlationID = a.id
 	}
+	if a.params == "" {
+		a.params = "{}"
+	}
 	publisher, err := json.Marshal(map[string]string{"publishedBy": user})
 	if err != nil {
 		return tebra.Request{}, err
 	}
-	fields := []string{
-		"id", a.id, "action", a.action, "params", a.params, "userId", user, "timestamp", tebra.FormatTime(time.Now()),
-		"correlationId", a.correlationID, "_metadata", string(publisher), "traceparent", traceparent,
+	// By the rules that a bridge will read it by, its size among them.
+	return tebra.DecodeEntry(entryOf(tebra.Request{
+		ID: a.id, Action: a.action, Params: json.RawMessage(a.params), UserID: user, Timestamp: tebra.FormatTime(time.Now()),
+		CorrelationID: a.correlationID, Metadata: publisher,
+	}), g.cfg.MaxRequestBytes)
+}
+
+// entryOf returns the fields and values of a request's entry.
+func entryOf(r tebra.Request) []string {
+	return []string{
+		"id", r.ID, "action", r.Action, "params", string(r.Params), "userId", r.UserID, "timestamp", r.Timestamp,
+		"correlationId", r.CorrelationID, "_metadata", string(r.Metadata),
 	}
-	request, err := tebra.DecodeEntry(fields, g.cfg.MaxRequestBytes) // by the rules that a bridge will read it by
-	if err == nil && request.Traceparent == "" {
-		request.Traceparent = newTraceparent()
-	}
-	return request, err
 }
 
 // parseBody reads the one JSON object that a body is. Other members than it knows
@@ -218,7 +228,8 @@ func parseBody(body []byte) (asked, error) {
 }
 
 // readMember reads the value of a member into slot: params as JSON, all else as
-// text. null stands for a member that is not there.
+// text. null stands for a member that is not there, but not for params: whoever builds
+// them and gets null made a mistake.
 func readMember(dec *json.Decoder, name string, slot *string) error {
 	var raw json.RawMessage
 	if err := dec.Decode(&raw); err != nil {
@@ -238,22 +249,14 @@ func readMember(dec *json.Decoder, name string, slot *string) error {
 	return nil
 }
 
-// newTraceparent begins a trace for a request that came without one.
-func newTraceparent() string {
-	var b [24]byte
-	_, _ = rand.Read(b[:]) // it never fails
-	return "00-" + hex.EncodeToString(b[:16]) + "-" + hex.EncodeToString(b[16:]) + "-01"
-}
-
 // errConflict says that the ID belongs to another request.
 var errConflict = errors.New("another request has this id")
 
 // submit puts a request on the stream once, however often it is sent.
 func (g *Gateway) submit(ctx context.Context, r tebra.Request) (accepted, error) {
-	args := []any{
-		tebra.Fingerprint(r.Action, r.Params), g.cfg.Retention.Milliseconds(), r.CorrelationID,
-		"id", r.ID, "action", r.Action, "params", string(r.Params), "userId", r.UserID, "timestamp", r.Timestamp,
-		"correlationId", r.CorrelationID, "_metadata", string(r.Metadata), "traceparent", r.Traceparent,
+	args := []any{tebra.Fingerprint(r.Action, r.Params), g.cfg.Retention.Milliseconds(), r.CorrelationID}
+	for _, text := range entryOf(r) {
+		args = append(args, text)
 	}
 	keys := []string{g.keys.Requests(), g.keys.Posted(tebra.LedgerHash(r.UserID, r.ID)), g.keys.Status(), g.keys.Responses()}
 	reply, err := submit.Run(ctx, g.rdb, keys, args...).Slice()

@@ -2,8 +2,8 @@ package gateway
 
 import (
 	"context"
+	"fmt"
 	"net/http"
-	"regexp"
 	"strings"
 	"testing"
 
@@ -16,9 +16,8 @@ import (
 func TestARequestIsWrittenInTheVerifiedUsersName(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, peertest.Redis(t), nil)
-	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 	status, got, _ := f.post("alice",
-		`{"action":"syncSchedule","params":{"date":"2026-11-23"},"id":"r1","correlationId":"c1","userId":"mallory","timestamp":1}`, "traceparent", parent)
+		`{"action":"syncSchedule","params":{"date":"2026-11-23"},"id":"r1","correlationId":"c1","userId":"mallory","timestamp":1}`)
 	if status != http.StatusAccepted || got.ID != "r1" || got.CorrelationID != "c1" || got.Repeated {
 		t.Fatalf("POST = %d %+v, want 202 with r1 and c1", status, got)
 	}
@@ -36,22 +35,70 @@ func TestARequestIsWrittenInTheVerifiedUsersName(t *testing.T) {
 	if err != nil || publisher != "alice" || request.UserID != "alice" {
 		t.Errorf("user %q, published by %q (%v), want alice twice", request.UserID, publisher, err)
 	}
-	if request.Action != "syncSchedule" || string(request.Params) != `{"date":"2026-11-23"}` || request.Traceparent != parent {
-		t.Errorf("request = %+v, want the action, the params and the traceparent that were sent", request)
+	if request.Action != "syncSchedule" || string(request.Params) != `{"date":"2026-11-23"}` {
+		t.Errorf("request = %+v, want the action and the params that were sent", request)
 	}
 }
 
-// TestWhatIsLeftOutIsFilledIn: IDs, params, and a trace.
+// TestWhatIsLeftOutIsFilledIn: IDs and params.
 func TestWhatIsLeftOutIsFilledIn(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, peertest.Redis(t), nil)
-	status, got, _ := f.post("alice", `{"action":"health"}`, "traceparent", "nonsense")
+	status, got, _ := f.post("alice", `{"action":"health"}`)
 	if status != http.StatusAccepted || len(got.ID) != 36 || got.CorrelationID != got.ID {
 		t.Fatalf("POST = %d %+v, want 202 with a new ID twice", status, got)
 	}
-	values := f.entries()[0].Values
-	if !regexp.MustCompile(`^00-[0-9a-f]{32}-[0-9a-f]{16}-01$`).MatchString(values["traceparent"].(string)) || values["params"] != "{}" {
-		t.Errorf("entry = %v, want a new traceparent and params {}", values)
+	if values := f.entries()[0].Values; values["params"] != "{}" {
+		t.Errorf("entry = %v, want params {}", values)
+	}
+}
+
+// TestNoBrowserDecidesWhatIsTraced: a request goes on without a parent, whatever
+// came with it, so that a bridge's sampling ratio holds.
+func TestNoBrowserDecidesWhatIsTraced(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, peertest.Redis(t), nil)
+	for _, sent := range []string{"", "nonsense", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"} {
+		if status, _, code := f.post("alice", `{"action":"health"}`, "traceparent", sent); status != http.StatusAccepted {
+			t.Errorf("POST with traceparent %q = %d %s, want 202", sent, status, code)
+		}
+	}
+	for _, entry := range f.entries() {
+		if got, _ := entry.Values["traceparent"].(string); got != "" {
+			t.Errorf("traceparent on the stream = %q, want none", got)
+		}
+	}
+}
+
+// TestWhatIsAcceptedIsNotTooLarge for a bridge of the same bound, to the byte.
+func TestWhatIsAcceptedIsNotTooLarge(t *testing.T) {
+	t.Parallel()
+	const most = 1100
+	f := newFixture(t, peertest.Redis(t), func(f *fixture) { f.cfg.MaxRequestBytes = most })
+	taken := 0
+	for n := most - 300; n < most; n++ {
+		status, _, code := f.post("alice", `{"action":"health","id":"r`+fmt.Sprint(n)+`","params":{"x":`+padded(n)+`}}`)
+		if status == http.StatusAccepted {
+			taken++
+		} else if code != "too_large" {
+			t.Fatalf("POST of %d bytes of params = %d %s, want 202 or 413 too_large", n, status, code)
+		}
+	}
+	largest := 0
+	for _, entry := range f.entries() {
+		var fields []string
+		size := 0
+		for name, value := range entry.Values {
+			fields = append(fields, name, value.(string))
+			size += len(name) + len(value.(string))
+		}
+		largest = max(largest, size)
+		if _, err := tebra.DecodeEntry(fields, most); err != nil {
+			t.Errorf("an entry that was accepted is refused: %v", err)
+		}
+	}
+	if taken == 300 || largest != most {
+		t.Errorf("took %d of 300 requests, the largest of %d bytes: want some refused and %d", taken, largest, most)
 	}
 }
 
@@ -176,7 +223,7 @@ func FuzzParseBody(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		g := &Gateway{cfg: Config{MaxRequestBytes: 1 << 20}}
-		r, err := g.request(body, "alice", "")
+		r, err := g.request(body, "alice")
 		if err == nil && (r.UserID != "alice" || r.Action == "" || r.ID == "" || r.CorrelationID == "" || len(r.Params) == 0 || r.Params[0] != '{') {
 			t.Errorf("request(%q) = %+v, which is not whole", body, r)
 		}
