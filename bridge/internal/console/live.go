@@ -201,10 +201,10 @@ func (l *live) sample() {
 
 // look looks at everything.
 func (l *live) look(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	bounded, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
-	s, err := l.inspector.Status(ctx, answersOver, nil)
-	if ctx.Err() != nil && err == nil {
+	s, err := l.inspector.Status(bounded, answersOver, nil)
+	if ctx.Err() != nil {
 		return
 	}
 	var shown any = asStanding(s)

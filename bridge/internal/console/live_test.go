@@ -1,0 +1,98 @@
+package console
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"tebraproxy/bridge/internal/inspect"
+	"tebraproxy/pkg/tebra"
+)
+
+func newTestLive() *live {
+	return newLive(nil, func() time.Time { return time.UnixMilli(1_700_000_000_000) }, slog.New(slog.DiscardHandler))
+}
+
+// answeredIn is a request that was answered after so long.
+func answeredIn(id int, state tebra.State, took time.Duration) inspect.Request {
+	at := time.UnixMilli(1_600_000_000_000)
+	return inspect.Request{RequestID: fmt.Sprint(id), UserID: "u", Arrived: at, Changed: at.Add(took), State: state, Params: json.RawMessage(`"Mrs Health"`)}
+}
+
+// TestASlowPageLosesItsStream, and no other does.
+func TestASlowPageLosesItsStream(t *testing.T) {
+	t.Parallel()
+	l := newTestLive()
+	slow, quick := l.join(), l.join()
+	for n := range queueLength {
+		l.take([]inspect.Request{answeredIn(n, tebra.Success, time.Second)})
+		<-quick.messages
+	}
+	select {
+	case <-slow.gone:
+	default:
+		t.Error("a page that takes nothing is still served")
+	}
+	select {
+	case <-quick.gone:
+		t.Error("a page that takes everything lost its stream")
+	default:
+	}
+	l.leave(slow) // as its handler does
+	l.leave(quick)
+	if len(l.pages) != 0 {
+		t.Errorf("%d pages are remembered after all left, want none", len(l.pages))
+	}
+}
+
+// TestWhatIsRememberedIsBounded, and holds no contents.
+func TestWhatIsRememberedIsBounded(t *testing.T) {
+	t.Parallel()
+	l := newTestLive()
+	for n := range 3 * mostRequests {
+		l.take([]inspect.Request{answeredIn(n, tebra.Success, time.Second)})
+		l.sample()
+	}
+	if len(l.requests) != mostRequests || len(l.order) != mostRequests || len(l.samples) != mostSamples {
+		t.Errorf("%d requests in order of %d, %d samples, want %d and %d", len(l.requests), len(l.order), len(l.samples), mostRequests, mostSamples)
+	}
+	p := l.join()
+	snapshot := string(<-p.messages)
+	if strings.Contains(snapshot, "Mrs Health") {
+		t.Error("the snapshot holds contents that nobody asked for")
+	}
+	if newest := fmt.Sprintf(`"requestId":"%d"`, 3*mostRequests-1); !strings.Contains(snapshot, newest) {
+		t.Errorf("the snapshot does not hold the newest request, %s", newest)
+	}
+	for range mostPages {
+		l.join()
+	}
+	if len(l.pages) != mostPages {
+		t.Errorf("%d pages are served, want at most %d", len(l.pages), mostPages)
+	}
+}
+
+// TestASampleCountsAnswersOnce, and only answers.
+func TestASampleCountsAnswersOnce(t *testing.T) {
+	t.Parallel()
+	l := newTestLive()
+	for n := range 100 {
+		l.take([]inspect.Request{
+			answeredIn(n, tebra.Pending, 0), answeredIn(n, tebra.Processing, time.Millisecond),
+			answeredIn(n, tebra.Success, time.Duration(n+1)*time.Millisecond),
+		})
+	}
+	l.take([]inspect.Request{answeredIn(100, tebra.Failed, time.Second)})
+	l.sample()
+	l.sample()
+	first, second := l.samples[0], l.samples[1]
+	if first.Success != 100 || first.Errors != 1 || first.P50 != 51 || first.P95 != 96 {
+		t.Errorf("sample = %+v, want 100 and 1 with 51 ms and 96 ms", first)
+	}
+	if second.Success != 0 || second.Errors != 0 || second.P50 != 0 {
+		t.Errorf("the sample after it = %+v, want none", second)
+	}
+}
