@@ -36,9 +36,9 @@ func (r *run) grounds(end ending) telemetry.Decision {
 
 // auditVerdict notes what the ledger answered by itself. Of a redelivery there is
 // nothing to say.
-func (r *run) auditVerdict() {
-	o := telemetry.Operation{Envelope: &r.env, Final: true}
-	switch r.claim.Verdict {
+func auditVerdict(audit *telemetry.Auditor, env *tebra.Envelope, v ledger.Verdict) {
+	o := telemetry.Operation{Envelope: env, Final: true}
+	switch v {
 	case ledger.Repeated:
 		o.Decision = telemetry.Repeated
 	case ledger.Conflict:
@@ -46,5 +46,5 @@ func (r *run) auditVerdict() {
 	default:
 		return
 	}
-	r.audit.Operation(o)
+	audit.Operation(o)
 }

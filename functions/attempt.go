@@ -71,7 +71,7 @@ func (r *run) process(ctx context.Context) int {
 	r.seen.Claimed(string(r.claim.Verdict), r.claim.Attempt, r.claim.Age, r.published)
 	if status, done := afterClaim(r.claim.Verdict); done {
 		r.log.Info("nothing to do", "verdict", string(r.claim.Verdict))
-		r.auditVerdict()
+		auditVerdict(r.audit, &r.env, r.claim.Verdict)
 		return status
 	}
 	if r.claim.Verdict == ledger.Unknown {

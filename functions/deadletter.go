@@ -64,6 +64,7 @@ func (d *Recorder) handle(ctx context.Context, message push.Message) int {
 	}
 	if status, done := afterClaim(claim.Verdict); done {
 		log.Info("nothing to do about a dead letter", "verdict", string(claim.Verdict))
+		auditVerdict(d.audit, &env, claim.Verdict)
 		return status
 	}
 	return d.settle(ctx, claim, log)

@@ -155,3 +155,34 @@ func TestADeadLetterOfAReplacedEntryIsAcknowledged(t *testing.T) {
 		t.Errorf("answers = %q, want none: its replay will be answered", got)
 	}
 }
+
+// TestADeadLetterThatTheLedgerAnswersIsAudited: a second entry of an ID has its
+// terminal answer by that, whoever asks first.
+func TestADeadLetterThatTheLedgerAnswersIsAudited(t *testing.T) {
+	t.Parallel()
+	server := peertest.Redis(t)
+	for decision, params := range map[string]string{"repeated": aWrite.params, "conflict": `{"appointmentData":{"a":2}}`} {
+		t.Run(decision, func(t *testing.T) {
+			t.Parallel()
+			f := newFixture(t, server)
+			r := aWrite
+			r.id = "same-" + decision
+			f.wantPush(f.processor(), f.publish(r), http.StatusNoContent)
+			r.params = params
+			second := f.publish(r)
+			f.wantPush(f.recorder(), second, http.StatusNoContent)
+			if got := f.answers(second); len(got) != 1 {
+				t.Errorf("answers = %q, want one", got)
+			}
+			found := 0
+			for line := range strings.Lines(f.logs.String()) {
+				if strings.Contains(line, `"entryId":"`+second.env.EntryID+`"`) && strings.Contains(line, `"decision":"`+decision+`"`) {
+					found++
+				}
+			}
+			if found != 1 {
+				t.Errorf("%d audit records say %s of entry %s, want 1:\n%s", found, decision, second.env.EntryID, f.logs)
+			}
+		})
+	}
+}

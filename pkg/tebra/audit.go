@@ -43,6 +43,8 @@ type AuditRecord struct {
 	CorrelationID string
 	Action        string
 	UserID        string
+	LetterID      string // of the dead letter that was acted upon, "" where it was none
+	EntryID       string // of the requests stream, "" where it is not known
 	Decision      Decision
 	Reason        string // the dead letter's, or why else it was done; a word, never contents
 }
@@ -52,7 +54,7 @@ type AuditRecord struct {
 func (r AuditRecord) Fields() []string {
 	f := []string{"at", FormatTime(r.At), "operator", r.Operator, "operation", string(r.Operation),
 		"requestId", r.RequestID, "correlationId", r.CorrelationID, "action", r.Action, "userId", r.UserID,
-		"decision", string(r.Decision), "reason", r.Reason}
+		"letterId", r.LetterID, "entryId", r.EntryID, "decision", string(r.Decision), "reason", r.Reason}
 	for i := 1; i < len(f); i += 2 {
 		f[i] = attribute(f[i])
 	}
@@ -66,6 +68,7 @@ func ParseAudit(fields map[string]string) (AuditRecord, error) {
 		Operator: fields["operator"], Operation: Operation(fields["operation"]),
 		RequestID: fields["requestId"], CorrelationID: fields["correlationId"],
 		Action: fields["action"], UserID: fields["userId"],
+		LetterID: fields["letterId"], EntryID: fields["entryId"],
 		Decision: Decision(fields["decision"]), Reason: fields["reason"],
 	}
 	var err error

@@ -12,7 +12,7 @@ func auditRecord() tebra.AuditRecord {
 	return tebra.AuditRecord{
 		At: time.Date(2026, 11, 23, 1, 2, 3, 4e6, time.UTC), Operator: "ada@night-shift",
 		Operation: tebra.DeadLetterReplayed, RequestID: "r1", CorrelationID: "c1", Action: "syncSchedule",
-		UserID: "u1", Decision: tebra.Forced, Reason: "outcome_unknown",
+		UserID: "u1", LetterID: "17954088290971234", EntryID: "1795408829097-0", Decision: tebra.Forced, Reason: "outcome_unknown",
 	}
 }
 

@@ -84,5 +84,6 @@ func (a *Auditor) Operator(id string, r tebra.AuditRecord) {
 		slog.String("recordId", id), slog.String("at", tebra.FormatTime(r.At)), slog.String("operator", r.Operator),
 		slog.String("userId", r.UserID), slog.String("action", r.Action),
 		slog.String("requestId", r.RequestID), slog.String("correlationId", r.CorrelationID),
+		slog.String("letterId", r.LetterID), slog.String("entryId", r.EntryID),
 		slog.String("decision", string(r.Decision)), slog.String("reason", r.Reason))
 }

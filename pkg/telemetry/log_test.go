@@ -58,13 +58,14 @@ func TestAuditRecordsAreALogOfTheirOwn(t *testing.T) {
 	audit.Operation(Operation{Envelope: e, Decision: Allowed, Called: true, Outcome: tebra.Rejected, Final: true, Attempt: 2})
 	audit.Operation(Operation{Envelope: e, Decision: Repeated, Final: true})
 	audit.Operator("5-0", tebra.AuditRecord{At: time.UnixMilli(0), Operator: "ann@host", Operation: tebra.PayloadsShown,
-		RequestID: "r1", CorrelationID: "c-r1", Action: "getProviders", UserID: "u", Decision: tebra.Allowed, Reason: "dead_lettered"})
+		RequestID: "r1", CorrelationID: "c-r1", Action: "getProviders", UserID: "u", LetterID: "17", EntryID: "4-0",
+		Decision: tebra.Allowed, Reason: "dead_lettered"})
 	want := []map[string]any{
 		{"operation": "request", "userId": "u", "action": "getProviders", "requestId": "r1", "correlationId": "c-r1", "entryId": "1-0",
 			"decision": "allowed", "called": true, "outcome": "rejected", "final": true, "attempt": 2.0},
 		{"operation": "request", "decision": "repeated", "outcome": "as_before", "called": false, "attempt": nil},
 		{"operation": "payloads.shown", "operator": "ann@host", "recordId": "5-0", "at": "1970-01-01T00:00:00.000Z", "requestId": "r1", "correlationId": "c-r1",
-			"action": "getProviders", "userId": "u", "decision": "allowed", "reason": "dead_lettered"},
+			"action": "getProviders", "userId": "u", "letterId": "17", "entryId": "4-0", "decision": "allowed", "reason": "dead_lettered"},
 	}
 	got := lines(t, &out)
 	if len(got) != len(want) {

@@ -97,7 +97,9 @@ func (a *app) history(cmd *cobra.Command, o historyOptions) error {
 func shownRequests(found []inspect.Request) []tebra.AuditRecord {
 	records := make([]tebra.AuditRecord, 0, len(found))
 	for _, r := range found {
-		records = append(records, tebra.AuditRecord{RequestID: r.RequestID, CorrelationID: r.CorrelationID, Action: r.Action, UserID: r.UserID})
+		records = append(records, tebra.AuditRecord{
+			RequestID: r.RequestID, CorrelationID: r.CorrelationID, Action: r.Action, UserID: r.UserID, EntryID: r.EntryID,
+		})
 	}
 	return records
 }

@@ -270,7 +270,8 @@ func TestAWriteOfUnknownOutcomeIsReplayedByForceOnly(t *testing.T) {
 			if a.RequestID == r.ID {
 				want = tebra.Forced
 			}
-			if a.Decision != want || a.Operation != tebra.DeadLetterReplayed || a.Operator != "ada@desk" || a.Action == "" || a.CorrelationID == "" {
+			if a.Decision != want || a.Operation != tebra.DeadLetterReplayed || a.Operator != "ada@desk" || a.Action == "" || a.CorrelationID == "" ||
+				a.LetterID == "" || a.EntryID == "" {
 				b.Errorf("on record is %+v, want decision %s and who did what", a, want)
 			}
 		}

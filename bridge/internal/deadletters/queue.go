@@ -237,6 +237,6 @@ func (q *Queue) record(op tebra.Operation, l Letter, d tebra.Decision) tebra.Aud
 	return tebra.AuditRecord{
 		At: q.deps.Now(), Operator: q.cfg.Operator, Operation: op,
 		RequestID: e.RequestID, CorrelationID: e.CorrelationID, Action: e.Action, UserID: e.UserID,
-		Decision: d, Reason: l.Reason,
+		LetterID: l.ID, EntryID: e.EntryID, Decision: d, Reason: l.Reason,
 	}
 }
