@@ -288,7 +288,7 @@ func (b *Bridge) settleAnswered(ctx context.Context, bt *batch) error {
 		case ledger.AnsweredHere, ledger.SupersededHere:
 			bt.settled = append(bt.settled, it.entryID())
 			continue
-		case ledger.Begun:
+		case ledger.Begun, ledger.Returned:
 			it.known = true
 		}
 		rest = append(rest, it)

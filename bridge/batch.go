@@ -54,6 +54,8 @@ type reject struct {
 	err     *tebra.DecodeError
 	letter  letter
 	answer  *tebra.Response // ID and error; nil when nobody can be told
+
+	lettered bool // its letter is out
 }
 
 // letter is what a reject becomes in the dead-letter topic.

@@ -30,17 +30,17 @@ type counters struct {
 func (b *Bridge) live(ctx context.Context, p *pulse) {
 	for ctx.Err() == nil {
 		b.attempt(ctx, p, "heartbeat", b.heartbeat)
-		b.attempt(ctx, p, "carrying the audit stream", b.carryAudit)
 		sleep(ctx, min(heartbeatEvery, b.tidyEvery))
 	}
 }
 
-// keep does what is done every minute, until ctx ends: names of the dead, trimming
-// and the sweep. What failed comes round again sooner.
+// keep carries the audit stream every few seconds, until ctx ends, and does every
+// minute what is to be done then: names of the dead, trimming and the sweep. What
+// failed comes round again sooner.
 func (b *Bridge) keep(ctx context.Context, p *pulse) {
 	var tidied time.Time
 	for ctx.Err() == nil {
-		p.beat()
+		b.attempt(ctx, p, "carrying the audit stream", b.carryAudit)
 		if time.Since(tidied) >= b.tidyEvery && b.tidy(ctx, p) {
 			tidied = time.Now()
 		}

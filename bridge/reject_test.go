@@ -15,6 +15,8 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/redis/go-redis/v9"
+
 	"tebraproxy/pkg/ledger"
 	"tebraproxy/pkg/peertest"
 	"tebraproxy/pkg/tebra"
@@ -184,6 +186,30 @@ func TestWhileDeadLettersCantBePublishedOnlyTheBadWait(t *testing.T) {
 	}
 }
 
+func TestALetterThatIsOutGoesOutOnceThoughRedisCantTakeTheAnswer(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.sink.watch(b.rdb, b.keys)
+	r := b.start()
+	b.waitPublished(b.add(1, "quick"))
+	// In one transaction, so that the bridge can read it but not answer it.
+	if _, err := b.rdb.TxPipelined(t.Context(), func(tx redis.Pipeliner) error {
+		tx.XAdd(t.Context(), &redis.XAddArgs{Stream: b.keys.Requests(), Values: []string{"id", "bad", "action", "quick", "params", "[object Object]", "userId", "u"}})
+		return tx.ConfigSet(t.Context(), "maxmemory", "1").Err()
+	}); err != nil {
+		t.Fatal(err)
+	}
+	peertest.Eventually(t, wait, "several tries", func() bool { return r.tries("deadletters") > 3 })
+	b.configure("maxmemory", "0")
+	b.waitSettled()
+	if n := len(b.sink.deadLetters()); n != 1 {
+		t.Errorf("%d dead letters, want 1", n)
+	}
+	if n := len(b.responses()); n != 1 {
+		t.Errorf("%d answers, want 1", n)
+	}
+}
+
 func TestManyBadEntriesAtOnceAreAllRejected(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -311,6 +337,19 @@ func TestWhatAnotherBridgePublishedIsAnsweredOnceThoughThisOneRejectsIt(t *testi
 					return err
 				},
 				nil,
+			},
+			"a function has put it back into its line": {
+				func(l *ledger.Ledger, d ledger.Delivery) error {
+					claim, err := l.Claim(t.Context(), d)
+					if err != nil {
+						return err
+					}
+					if err := l.Start(t.Context(), claim, time.Second); err != nil {
+						return err
+					}
+					return l.Return(t.Context(), claim, tebra.Unavailable)
+				},
+				[]string{string(tebra.TooLarge)},
 			},
 			"a function has answered it": {
 				func(l *ledger.Ledger, d ledger.Delivery) error {

@@ -269,32 +269,49 @@ func (b *Bridge) rejectAll(ctx, giveUp context.Context, rejects []reject) {
 	}
 }
 
-// rejectOnce returns the rejects that must be tried again, and why.
+// rejectOnce returns the rejects that must be tried again, and why. What has its
+// letter out is finished even when the time for publishing is over, all of it
+// within ackGrace, and its letter does not go out again.
 func (b *Bridge) rejectOnce(giveUp context.Context, rejects []reject) (failed []reject, first error) {
-	ctx, cancel := context.WithTimeout(giveUp, publishTimeout)
+	first = b.publishLetters(giveUp, rejects)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(giveUp), ackGrace)
 	defer cancel()
-	var letters publish.Batch
 	for i := range rejects {
-		letters.Add(rejects[i].letter.data, &rejects[i].letter.envelope)
-	}
-	for i, err := range b.deps.DeadLetters.Publish(ctx, &letters) {
-		if err == nil {
-			err = b.finishReject(ctx, &rejects[i])
-		}
-		if err != nil {
-			failed = append(failed, rejects[i])
+		r := &rejects[i]
+		if r.lettered {
+			err := b.finishReject(ctx, r)
+			if err == nil {
+				continue
+			}
 			first = cmp.Or(first, err)
 		}
+		failed = append(failed, *r)
 	}
 	return failed, first
 }
 
-// finishReject answers and acknowledges an entry whose dead letter is out. It has
-// a while for it even when the time for publishing is over: cut off here, the
-// letter would go out once more.
-func (b *Bridge) finishReject(ctx context.Context, r *reject) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ackGrace)
+// publishLetters publishes the dead letters that are not out yet, and returns why
+// the first that failed did.
+func (b *Bridge) publishLetters(giveUp context.Context, rejects []reject) (first error) {
+	ctx, cancel := context.WithTimeout(giveUp, publishTimeout)
 	defer cancel()
+	var letters publish.Batch
+	var due []*reject
+	for i := range rejects {
+		if r := &rejects[i]; !r.lettered {
+			letters.Add(r.letter.data, &r.letter.envelope)
+			due = append(due, r)
+		}
+	}
+	for i, err := range b.deps.DeadLetters.Publish(ctx, &letters) {
+		due[i].lettered = err == nil
+		first = cmp.Or(first, err)
+	}
+	return first
+}
+
+// finishReject answers and acknowledges an entry whose dead letter is out.
+func (b *Bridge) finishReject(ctx context.Context, r *reject) error {
 	done, err := b.endReject(ctx, r)
 	if err != nil || !done {
 		return err
@@ -312,7 +329,7 @@ func (b *Bridge) finishReject(ctx context.Context, r *reject) error {
 // beside the function that serves it.
 func (b *Bridge) endReject(ctx context.Context, r *reject) (bool, error) {
 	if r.answer == nil {
-		return b.stream.Discard(ctx, r.entryID)
+		return b.stream.Discard(ctx, r.entryID, r.letter.envelope.Lane)
 	}
 	return b.deps.Ledger.Reject(ctx, r.letter.envelope, *r.answer)
 }

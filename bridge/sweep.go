@@ -135,6 +135,13 @@ func (b *Bridge) answerOverdue(ctx context.Context, lane, id string) error {
 	case ledger.Run:
 	case ledger.Unknown:
 		code = tebra.OutcomeUnknown
+	case ledger.Repeated: // the ledger has answered it just now
+		b.audit.Operation(telemetry.Operation{Envelope: &it.envelope, Decision: telemetry.Repeated, Final: true})
+		return nil
+	case ledger.Conflict:
+		b.audit.Operation(telemetry.Operation{
+			Envelope: &it.envelope, Decision: telemetry.Conflict, Outcome: tebra.Duplicate, Final: true})
+		return nil
 	default: // leased, or answered meanwhile
 		return nil
 	}

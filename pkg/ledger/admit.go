@@ -82,6 +82,8 @@ const (
 	// Begun: this entry was claimed, so a status later than the bridge's pending
 	// has been written.
 	Begun
+	// Returned: this entry was claimed, and given back to wait in Redis.
+	Returned
 	// AnsweredHere: this entry has its terminal answer.
 	AnsweredHere
 	// SupersededHere: this entry was replayed as another and will have no answer.
@@ -141,6 +143,9 @@ func standing(f []any, entry string) Standing {
 		return NoRecord
 	}
 	if worked == entry && attempts != nil && attempts != "0" {
+		if state == "admitted" {
+			return Returned
+		}
 		return Begun
 	}
 	return Known

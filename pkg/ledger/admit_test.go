@@ -125,9 +125,11 @@ func TestLookupTellsHowFarAnEntryIs(t *testing.T) {
 		replayed := f.send(named("e"))
 		_, err := f.l.Replay(t.Context(), replayOf(replayed, named("e"), true))
 		f.must(err)
+		calledAndReturned := f.send(named("f"))
+		f.must(f.l.Return(t.Context(), f.run(calledAndReturned), tebra.Unavailable))
 		var refs []Ref
-		want := []Standing{NoRecord, Known, Begun, AnsweredHere, Known, Known, SupersededHere}
-		for _, d := range []Delivery{absent, admitted, begun, answered, returned, again, replayed} {
+		want := []Standing{NoRecord, Known, Begun, AnsweredHere, Known, Known, SupersededHere, Returned}
+		for _, d := range []Delivery{absent, admitted, begun, answered, returned, again, replayed, calledAndReturned} {
 			refs = append(refs, Ref{Hash: d.Envelope.Ledger, EntryID: d.Envelope.EntryID})
 		}
 		for range batch {
@@ -137,7 +139,7 @@ func TestLookupTellsHowFarAnEntryIs(t *testing.T) {
 			got, err := f.l.Lookup(t.Context(), refs)
 			f.must(err)
 			if !slices.Equal(got, want) {
-				t.Errorf("Lookup() = %v…, want %v…", got[:7], want[:7])
+				t.Errorf("Lookup() = %v…, want %v…", got[:8], want[:8])
 			}
 		})
 	})

@@ -154,7 +154,7 @@ return #redis.call(unpack(claim))
 
 // discard acknowledges an entry that nobody can be told about.
 //
-//	KEYS  1 requests
+//	KEYS  1 requests, 2 open (of the lane)
 //	ARGV  1 group bridge, 2 group parked, 3 entry ID
 //	returns 1 if it was there to be acknowledged, else 0
 var discard = redis.NewScript(`
@@ -163,6 +163,7 @@ for i = 1, 2 do -- miniredis's XACK doesn't count entries that are no longer in 
   pending = pending + #redis.call('XPENDING', KEYS[1], ARGV[i], ARGV[3], ARGV[3], 1)
   redis.call('XACK', KEYS[1], ARGV[i], ARGV[3])
 end
+redis.call('ZREM', KEYS[2], ARGV[3])
 return pending > 0 and 1 or 0
 `)
 
@@ -276,9 +277,10 @@ func (s *Stream) evalRaw(ctx context.Context, script *redis.Script, keys []strin
 }
 
 // Discard acknowledges an entry, in hand or parked, that nobody can be told
-// about, and reports whether it was the one to do so.
-func (s *Stream) Discard(ctx context.Context, id string) (bool, error) {
-	done, err := discard.Run(ctx, s.rdb, []string{s.keys.Requests()}, tebra.GroupBridge, tebra.GroupParked, id).Bool()
+// about, gives its room in the lane back, should it have any, and reports whether
+// it was the one to acknowledge it.
+func (s *Stream) Discard(ctx context.Context, id, lane string) (bool, error) {
+	done, err := discard.Run(ctx, s.rdb, []string{s.keys.Requests(), s.keys.Open(lane)}, tebra.GroupBridge, tebra.GroupParked, id).Bool()
 	if err != nil {
 		return false, fmt.Errorf("discarding entry %s: %w", id, err)
 	}

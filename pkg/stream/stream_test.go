@@ -203,7 +203,7 @@ func TestAnEntryTrimmedWhileParkedStaysSoUntilItIsDiscarded(t *testing.T) {
 func (b bundle) discardOnce(id string) {
 	b.Helper()
 	for i, want := range []bool{true, false} {
-		if got, err := b.s.Discard(b.Context(), id); err != nil || got != want {
+		if got, err := b.s.Discard(b.Context(), id, lane); err != nil || got != want {
 			b.Errorf("Discard() no. %d = %v, %v, want %v", i+1, got, err, want)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -177,18 +178,21 @@ func (t *Telemetry) MetricsHandler() http.Handler {
 }
 
 // shutdownTimeout bounds sending what is left, within Cloud Run's 10 s.
-const shutdownTimeout = 3 * time.Second
+const shutdownTimeout = time.Second
 
 // Shutdown sends what is left, for 3 s at most, and stops. It needs no context that
 // is still alive.
 func (t *Telemetry) Shutdown(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
 	defer cancel()
-	err := t.meters.Shutdown(ctx)
+	var spans error
+	var g sync.WaitGroup // at once: neither may take the time that the other needs
 	if t.tracers != nil {
-		err = errors.Join(err, t.tracers.Shutdown(ctx))
+		g.Go(func() { spans = t.tracers.Shutdown(ctx) })
 	}
-	if err != nil {
+	err := t.meters.Shutdown(ctx)
+	g.Wait()
+	if err = errors.Join(err, spans); err != nil {
 		return fmt.Errorf("sending the last telemetry: %w", err)
 	}
 	return nil
