@@ -218,6 +218,7 @@ func (f *fixture) listen(user, last string) *listener {
 // next returns the next block, an error when the stream has ended.
 func (l *listener) next() (received, error) {
 	var r received
+	last := l.last
 	for {
 		line, err := l.in.ReadString('\n')
 		if err != nil {
@@ -231,7 +232,7 @@ func (l *listener) next() (received, error) {
 		value = strings.TrimPrefix(value, " ")
 		switch name {
 		case "id":
-			l.last = value
+			last = value // it counts once the block is whole, which a lost connection may cut
 		case "event":
 			r.event = value
 		case "data":
@@ -240,6 +241,7 @@ func (l *listener) next() (received, error) {
 			r.comment = value
 		}
 	}
+	l.last = last
 	if r.event == "" && r.data != "" {
 		if err := json.Unmarshal([]byte(r.data), &r.update); err != nil {
 			return r, err
