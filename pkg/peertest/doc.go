@@ -16,6 +16,9 @@
 //	PHP           php -S          skip                   fail
 //	FirebaseAuth  firebase-tools  skip                   fail
 //
+// Start starts the system's own programs in the same way, for tests that kill and
+// pause them.
+//
 // # Lifetimes
 //
 // Redis and PHP start in milliseconds: every test has its own, ended in

@@ -16,6 +16,9 @@ func TestMain(m *testing.M) {
 		helperMain(dir)
 		return
 	}
+	if kind := os.Getenv(programVariable); kind != "" {
+		programMain(kind)
+	}
 	Main(m)
 }
 

@@ -244,16 +244,18 @@ func (p *process) kill() error {
 }
 
 // end sends a signal that ends the process, and waits until it has.
-func (p *process) end(s syscall.Signal) error {
+func (p *process) end(s syscall.Signal) error { return p.endWithin(s, exitTimeout) }
+
+func (p *process) endWithin(s syscall.Signal, patience time.Duration) error {
 	if err := p.signal(s); err != nil && !errors.Is(err, syscall.ESRCH) { // ESRCH: it is just ending
 		return err
 	}
-	timer := time.NewTimer(exitTimeout)
+	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {
 	case <-p.done:
 		return nil
 	case <-timer.C:
-		return fmt.Errorf("%s still runs %v after %v", p.name, exitTimeout, s)
+		return fmt.Errorf("%s still runs %v after %v", p.name, patience, s)
 	}
 }
