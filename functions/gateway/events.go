@@ -25,7 +25,7 @@ func (g *Gateway) events(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	who, token, ok := g.authenticate(w, r)
-	if !ok {
+	if !ok || !g.admit(w, r, who.UserID) {
 		return
 	}
 	from, resumes, err := since(r)
@@ -113,7 +113,8 @@ type eventStream struct {
 	client *client
 	who    Identity
 	token  string
-	at     position // all up to it has been written
+	at     position  // all up to it has been written
+	spoke  time.Time // when the client last got something
 }
 
 // errLetGo says that the hub ended the stream.
@@ -124,7 +125,7 @@ func (s *eventStream) run(ctx context.Context, joined position, lost bool) error
 	if err := s.begin(lost); err != nil {
 		return err
 	}
-	if err := s.g.past.read(ctx, s.who.UserID, s.at, joined, s.write); err != nil {
+	if err := s.replay(ctx, joined); err != nil {
 		return err
 	}
 	s.at = s.at.later(joined)
@@ -155,6 +156,20 @@ func (s *eventStream) run(ctx context.Context, joined position, lost bool) error
 	}
 }
 
+// replay writes what the client missed up to joined. It tells now and then how far
+// it is, and so also a client whose replay takes too long, or which is let go.
+func (s *eventStream) replay(ctx context.Context, joined position) error {
+	ctx, cancel := context.WithTimeout(ctx, longestReplay)
+	defer cancel()
+	return s.g.past.read(ctx, s.client, s.at, joined, s.write, func(at position) error {
+		s.at = s.at.later(at)
+		if time.Since(s.spoke) < s.g.heartbeat {
+			return nil
+		}
+		return s.tell()
+	})
+}
+
 // begin sends the header and the first event, which tells the client that nothing
 // is missed from here on, and where that is.
 func (s *eventStream) begin(lost bool) error {
@@ -182,7 +197,12 @@ func (s *eventStream) begin(lost bool) error {
 func (s *eventStream) take(e *event) error {
 	for {
 		s.g.hub.took(s.client, e)
-		if err := s.write(e); err != nil {
+		if s.client.letGo() { // the hub empties the queue then: e may not be the next
+			return errLetGo
+		}
+		err := s.write(e)
+		s.g.hub.wrote(s.client, len(e.data))
+		if err != nil {
 			return err
 		}
 		select {
@@ -210,9 +230,17 @@ func (s *eventStream) write(e *event) error {
 // beat tells the client that the stream is alive, and how far it is: a client that
 // comes back after a quiet hour need not read that hour again.
 func (s *eventStream) beat() error {
+	if s.client.letGo() {
+		return errLetGo
+	}
 	if at, all := s.g.hub.seen(s.client); all {
 		s.at = s.at.later(at)
 	}
+	return s.tell()
+}
+
+// tell tells the client how far it is.
+func (s *eventStream) tell() error {
 	if err := s.send(": beat\nid: " + s.at.String() + "\n\n"); err != nil {
 		return err
 	}
@@ -234,6 +262,7 @@ func (s *eventStream) send(text string) error {
 	if err := s.rc.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return err
 	}
+	s.spoke = time.Now()
 	_, err := s.w.Write([]byte(text))
 	return err
 }

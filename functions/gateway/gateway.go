@@ -56,12 +56,11 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 	}
 	g := &Gateway{
 		cfg: cfg, keys: keys, rdb: deps.Redis, verifier: deps.Verifier, log: deps.Log,
-		limiter: rate.New(deps.Redis, keys),
-		hub:     newHub(deps.Redis, keys, cfg.MaxStreams, cfg.MaxUserStreams, deps.Log),
-		past:    newPast(deps.Redis, keys),
-
+		limiter:   rate.New(deps.Redis, keys),
+		hub:       newHub(deps.Redis, keys, cfg.MaxStreams, cfg.MaxUserStreams, deps.Log),
 		heartbeat: heartbeat, recheck: recheck,
 	}
+	g.past = newPast(deps.Redis, keys, g.hub)
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/requests", g.post)
 	mux.HandleFunc("GET /v1/events", g.events)

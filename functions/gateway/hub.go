@@ -28,15 +28,6 @@ type event struct {
 
 func (e *event) user() string { return text(e.fields["userId"]) }
 
-// size is about what the event holds in memory.
-func (e *event) size() int {
-	n := len(e.data)
-	for name, value := range e.fields {
-		n += len(name) + len(text(value))
-	}
-	return n
-}
-
 func text(value any) string { s, _ := value.(string); return s }
 
 // render makes the event's data in the form that the existing proxy sends (FACTS,
@@ -67,12 +58,17 @@ func (e *event) render(key string) {
 
 // Bounds of what the hub holds.
 const (
-	// queueLength and queueBytes bound what waits for one client.
-	queueLength = 128
+	// queueLength and queueBytes bound what waits for one client, also while it reads
+	// what it missed.
+	queueLength = 512
 	queueBytes  = 8 << 20
-	// mostRead bounds a read by entries per stream; readBytes is what one should
-	// not be much larger than.
-	mostRead, leastRead = 200, 8
+	// heldBytes bounds what waits for all clients of an instance, what is just being
+	// written and what they missed included.
+	heldBytes = 64 << 20
+	// mostRead bounds a read by entries per stream: low, as each may be an answer of
+	// megabytes, and so that a queue holds all that one read may have for a user.
+	// readBytes is what a read should not be much larger than.
+	mostRead, firstRead = 32, 4
 	readBytes           = 4 << 20
 	// readBlock is how long one read waits for something new, and so how long
 	// stopping may take.
@@ -86,6 +82,7 @@ type hub struct {
 	rdb    redis.UniversalClient
 	keys   [streams]string
 	log    *slog.Logger
+	budget int // bytes held for all clients
 	most   int // streams in all
 	mostBy int // streams of a user
 	ready  chan struct{}
@@ -96,12 +93,13 @@ type hub struct {
 	at      position // of the reader; all up to it is in the queues
 	clients map[string][]*client
 	count   int
+	held    int // bytes, of all clients
 }
 
 func newHub(rdb redis.UniversalClient, keys tebra.Keys, most, mostBy int, log *slog.Logger) *hub {
 	return &hub{
 		rdb: rdb, keys: [streams]string{keys.Status(), keys.Responses()}, log: log,
-		most: most, mostBy: mostBy, ready: make(chan struct{}), clients: map[string][]*client{},
+		budget: heldBytes, most: most, mostBy: mostBy, ready: make(chan struct{}), clients: map[string][]*client{},
 	}
 }
 
@@ -111,6 +109,7 @@ type client struct {
 	events chan *event
 	gone   chan struct{} // closed when the hub lets the client go
 	bytes  int           // in the queue; guarded by the hub's mutex
+	held   int           // besides, what is being written; guarded likewise
 }
 
 // Why a client may not join.
@@ -138,13 +137,17 @@ func (h *hub) join(user string) (*client, position, error) {
 	return c, h.at, nil
 }
 
-// leave removes a client, if the hub has not let it go before.
+// leave removes a client, if the hub has not let it go before. Its goroutine calls
+// it when it holds nothing any more.
 func (h *hub) leave(c *client) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.remove(c)
+	h.release(c, c.held)
 }
 
+// remove lets a client go, and its queue at once: its goroutine may be stuck in a
+// write for a while.
 func (h *hub) remove(c *client) {
 	all := h.clients[c.user]
 	i := slices.Index(all, c)
@@ -158,6 +161,67 @@ func (h *hub) remove(c *client) {
 	}
 	h.count--
 	close(c.gone)
+	for {
+		select {
+		case e := <-c.events:
+			c.bytes -= len(e.data)
+			h.release(c, len(e.data))
+		default:
+			return
+		}
+	}
+}
+
+// hold counts n bytes that are kept for a client. Where that is too much for all
+// together, it lets those go who have the most waiting; false if that is c.
+func (h *hub) hold(c *client, n int) bool {
+	for h.held > 0 && h.held+n > h.budget {
+		worst := c
+		for _, all := range h.clients {
+			for _, other := range all {
+				if other != c && other.held > max(worst.held, c.held+n) {
+					worst = other
+				}
+			}
+		}
+		if worst == c {
+			return false
+		}
+		h.remove(worst)
+	}
+	c.held += n
+	h.held += n
+	return true
+}
+
+// keep is hold for who does not have the mutex. A client that the hub has let go
+// keeps nothing.
+func (h *hub) keep(c *client, n int) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return !c.letGo() && h.hold(c, n)
+}
+
+func (h *hub) release(c *client, n int) {
+	c.held -= n
+	h.held -= n
+}
+
+// wrote notes that n bytes are no longer kept for a client.
+func (h *hub) wrote(c *client, n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.release(c, n)
+}
+
+// letGo reports whether the hub has ended the client's stream.
+func (c *client) letGo() bool {
+	select {
+	case <-c.gone:
+		return true
+	default:
+		return false
+	}
 }
 
 // took notes that the client's goroutine took an event out of its queue.
@@ -168,10 +232,11 @@ func (h *hub) took(c *client, e *event) {
 }
 
 // seen returns the reader's position if the client has taken all there is for it.
+// One that the hub has let go was not given all.
 func (h *hub) seen(c *client) (position, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.at, len(c.events) == 0
+	return h.at, len(c.events) == 0 && !c.letGo()
 }
 
 func (h *hub) running() bool {
@@ -190,7 +255,7 @@ func (h *hub) run(ctx context.Context) {
 		return
 	}
 	close(h.ready)
-	count := leastRead
+	count := firstRead
 	for h.persist(ctx, func(ctx context.Context) (err error) {
 		count, err = h.read(ctx, count)
 		return err
@@ -281,17 +346,34 @@ func (h *hub) read(ctx context.Context, count int) (int, error) {
 	if err != nil {
 		return count, err
 	}
-	events, bytes := h.merge(found)
-	h.deliver(events)
-	if bytes > readBytes {
-		return max(leastRead, count/2), nil
+	h.deliver(h.merge(found))
+	next, least := 0, mostRead
+	for _, s := range found {
+		n := len(s.Messages)
+		next = max(next, 2*n)
+		least = min(least, fitting(n, sizeOf(s.Messages), readBytes))
 	}
-	return min(mostRead, count*2), nil
+	return min(max(next, firstRead), least), nil
 }
+
+// sizeOf is about what entries hold in memory.
+func sizeOf(entries []redis.XMessage) int {
+	n := 0
+	for _, entry := range entries {
+		for name, value := range entry.Values {
+			n += len(name) + len(text(value))
+		}
+	}
+	return n
+}
+
+// fitting returns how many entries have most bytes, if n of them had size: one at
+// least.
+func fitting(n, size, most int) int { return max(1, n*most/max(size, 1)) }
 
 // merge puts the entries of both streams into the order in which they were written,
 // as far as their IDs tell: of two in one millisecond the status comes first.
-func (h *hub) merge(found []redis.XStream) (events []*event, bytes int) {
+func (h *hub) merge(found []redis.XStream) (events []*event) {
 	for _, s := range found {
 		stream := slices.Index(h.keys[:], s.Stream)
 		for _, m := range s.Messages {
@@ -299,13 +381,11 @@ func (h *hub) merge(found []redis.XStream) (events []*event, bytes int) {
 			if stream < 0 || err != nil {
 				continue // Redis sends none such
 			}
-			e := &event{stream: stream, id: id, fields: m.Values}
-			bytes += e.size()
-			events = append(events, e)
+			events = append(events, &event{stream: stream, id: id, fields: m.Values})
 		}
 	}
 	slices.SortStableFunc(events, inOrder)
-	return events, bytes
+	return events
 }
 
 func inOrder(a, b *event) int {
@@ -326,24 +406,20 @@ func (h *hub) deliver(events []*event) {
 		e.render(h.keys[e.stream])
 		e.fields = nil // only the wire form is kept
 		for _, c := range slices.Clone(all) {
-			if !c.offer(e) {
+			if !c.letGo() && !h.offer(c, e) {
 				h.remove(c)
 			}
 		}
 	}
 }
 
-// offer queues an event unless the queue is full. An event that is larger than the
-// whole bound passes through an empty queue.
-func (c *client) offer(e *event) bool {
-	if c.bytes > 0 && c.bytes+len(e.data) > queueBytes {
+// offer queues an event unless the queue is full, or all together are. An event that
+// is larger than the queue's whole bound passes through an empty queue.
+func (h *hub) offer(c *client, e *event) bool {
+	if len(c.events) == cap(c.events) || c.bytes > 0 && c.bytes+len(e.data) > queueBytes || !h.hold(c, len(e.data)) {
 		return false
 	}
-	select {
-	case c.events <- e:
-		c.bytes += len(e.data)
-		return true
-	default:
-		return false
-	}
+	c.bytes += len(e.data)
+	c.events <- e // there is room: nobody else writes
+	return true
 }

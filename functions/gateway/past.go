@@ -11,22 +11,29 @@ import (
 
 // Bounds of reading what a client missed.
 const (
-	// mostReaders is how many clients read the past at a time; others wait.
-	mostReaders = 8
-	// pageStatus and pageResponses are entries read at a time. Answers hold data.
-	pageStatus, pageResponses = 200, 25
+	// mostReaders is how many pages of the past are read at a time; others wait.
+	mostReaders = 4
+	// firstPage is how many entries are read at first; then as many as pageBytes
+	// hold, up to mostStatus and mostResponses. Answers hold data.
+	firstPage                 = 2
+	mostStatus, mostResponses = 200, 16
+	pageBytes                 = 1 << 20
 	pageTimeout               = 5 * time.Second
+	// longestReplay is how long a client may take for what it missed before it must
+	// come again.
+	longestReplay = 2 * time.Minute
 )
 
 // past reads what clients missed.
 type past struct {
 	rdb  redis.UniversalClient
 	keys [streams]string
-	turn chan struct{}
+	hub  *hub          // counts what is kept for clients
+	turn chan struct{} // to read a page
 }
 
-func newPast(rdb redis.UniversalClient, keys tebra.Keys) *past {
-	return &past{rdb: rdb, keys: [streams]string{keys.Status(), keys.Responses()}, turn: make(chan struct{}, mostReaders)}
+func newPast(rdb redis.UniversalClient, keys tebra.Keys, hub *hub) *past {
+	return &past{rdb: rdb, keys: [streams]string{keys.Status(), keys.Responses()}, hub: hub, turn: make(chan struct{}, mostReaders)}
 }
 
 // lost reports whether entries after from may be gone from a stream, and returns
@@ -82,86 +89,128 @@ func wholeStream(info *redis.XInfoStream, from tebra.EntryID) bool {
 	return false
 }
 
-// read gives the user's events after from, up to and with to, to emit, in order
-// and a page at a time. An error of emit ends it.
-func (p *past) read(ctx context.Context, user string, from, to position, emit func(*event) error) error {
+// read gives the client's events after from, up to and with to, to emit, in order and
+// a page at a time. Between pages it tells reached up to where all was emitted. An
+// error of either ends it, and errLetGo does when the hub lets the client go. Only
+// while a page is read does it have a turn: a client that is slow to take what it
+// missed holds up nobody.
+func (p *past) read(ctx context.Context, c *client, from, to position, emit func(*event) error, reached func(position) error) error {
+	var both [streams]*pages
+	for i, most := range [streams]int{mostStatus, mostResponses} {
+		both[i] = &pages{past: p, client: c, stream: i, count: firstPage, most: most, from: from[i], to: to[i]}
+	}
+	for {
+		var at position
+		for i, pages := range both {
+			if err := pages.fill(ctx); err != nil {
+				return err
+			}
+			if len(pages.events) == 0 {
+				at[i] = pages.from
+			}
+		}
+		if err := reached(at); err != nil {
+			return err
+		}
+		if both[ofStatus].over() && both[ofResponses].over() {
+			return nil
+		}
+		if err := emitEarliest(ctx, both, emit); err != nil {
+			return err
+		}
+	}
+}
+
+// emitEarliest emits what the pages hold, in order, until one of them must be filled.
+func emitEarliest(ctx context.Context, both [streams]*pages, emit func(*event) error) error {
+	for {
+		var first *pages
+		for _, p := range both {
+			if len(p.events) == 0 && !p.over() {
+				return nil
+			}
+			if len(p.events) > 0 && (first == nil || inOrder(p.events[0], first.events[0]) < 0) {
+				first = p
+			}
+		}
+		if first == nil {
+			return nil
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if first.client.letGo() {
+			return errLetGo
+		}
+		if err := first.emit(emit); err != nil {
+			return err
+		}
+	}
+}
+
+// pages reads one client's events of a stream, a page at a time.
+type pages struct {
+	past        *past
+	client      *client
+	stream      int
+	count, most int
+	from, to    tebra.EntryID // after from, up to and with to
+	events      []*event
+}
+
+// over reports whether there is nothing left, neither read nor to be read.
+func (p *pages) over() bool { return len(p.events) == 0 && p.from.Compare(p.to) >= 0 }
+
+// emit takes the first event out of the page and emits it.
+func (p *pages) emit(emit func(*event) error) error {
+	e := p.events[0]
+	p.events[0], p.events = nil, p.events[1:]
+	err := emit(e)
+	p.past.hub.wrote(p.client, len(e.data))
+	return err
+}
+
+// fill reads the next page when the last one is used up. It waits for its turn, and
+// keeps the client's own events only.
+func (p *pages) fill(ctx context.Context) error {
+	if len(p.events) > 0 || p.over() {
+		return nil
+	}
 	select {
-	case p.turn <- struct{}{}:
-		defer func() { <-p.turn }()
+	case p.past.turn <- struct{}{}:
+		defer func() { <-p.past.turn }()
+	case <-p.client.gone:
+		return errLetGo
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	var both [streams]*pages
-	for i, count := range [streams]int64{pageStatus, pageResponses} {
-		both[i] = &pages{rdb: p.rdb, key: p.keys[i], stream: i, count: count, from: from[i], to: to[i]}
-	}
-	for {
-		next, err := earliest(ctx, both)
-		if next == nil || err != nil {
-			return err
-		}
-		if next.user() != user {
-			continue
-		}
-		next.render(p.keys[next.stream])
-		if err := emit(next); err != nil {
-			return err
-		}
-	}
-}
-
-// earliest takes the earliest event out of the pages, nil when there is none left.
-func earliest(ctx context.Context, both [streams]*pages) (*event, error) {
-	var first *pages
-	for _, p := range both {
-		if err := p.fill(ctx); err != nil {
-			return nil, err
-		}
-		if len(p.events) > 0 && (first == nil || inOrder(p.events[0], first.events[0]) < 0) {
-			first = p
-		}
-	}
-	if first == nil {
-		return nil, nil
-	}
-	e := first.events[0]
-	first.events = first.events[1:]
-	return e, nil
-}
-
-// pages reads a stream a page at a time.
-type pages struct {
-	rdb      redis.UniversalClient
-	key      string
-	stream   int
-	count    int64
-	from, to tebra.EntryID // after from, up to and with to
-	events   []*event
-	over     bool
-}
-
-// fill reads the next page when the last one is used up.
-func (p *pages) fill(ctx context.Context) error {
-	if len(p.events) > 0 || p.over {
-		return nil
-	}
-	if p.over = p.from.Compare(p.to) >= 0; p.over {
-		return nil
-	}
 	ctx, cancel := context.WithTimeout(ctx, pageTimeout)
 	defer cancel()
-	found, err := p.rdb.XRangeN(ctx, p.key, "("+p.from.String(), p.to.String(), p.count).Result()
+	key := p.past.keys[p.stream]
+	found, err := p.past.rdb.XRangeN(ctx, key, "("+p.from.String(), p.to.String(), int64(p.count)).Result()
 	if err != nil {
 		return err
 	}
-	p.over = int64(len(found)) < p.count
 	for _, m := range found {
 		id, err := tebra.ParseEntryID(m.ID)
 		if err != nil {
 			return err
 		}
-		p.events = append(p.events, &event{stream: p.stream, id: id, fields: m.Values})
 		p.from = id
+		e := &event{stream: p.stream, id: id, fields: m.Values}
+		if e.user() != p.client.user {
+			continue
+		}
+		e.render(key)
+		e.fields = nil
+		if !p.past.hub.keep(p.client, len(e.data)) {
+			return errLetGo
+		}
+		p.events = append(p.events, e)
 	}
+	if len(found) < p.count {
+		p.from = p.to
+	}
+	p.count = min(p.most, 2*p.count, fitting(len(found), sizeOf(found), pageBytes))
 	return nil
 }

@@ -110,7 +110,7 @@ func (g *Gateway) admit(w http.ResponseWriter, r *http.Request, user string) boo
 			fmt.Sprintf("more than %d requests a minute; slow down", g.cfg.UserRate), late.RetryAfter)
 	default:
 		g.log.Warn("the rate of a user could not be looked at", "error", err)
-		refuseFor(w, http.StatusServiceUnavailable, "unavailable", "requests can't be taken right now; send it again with the same id", time.Second)
+		refuseFor(w, http.StatusServiceUnavailable, "unavailable", "this can't be done right now; send it again, a request with the same id", time.Second)
 	}
 	return false
 }
