@@ -76,6 +76,19 @@ func (l *Ledger) replay(ctx context.Context, r Replay, token string, looking boo
 	}
 }
 
+// Bytes returns how much the names and values of the new entry have together, which
+// is what a bridge bounds. It is more than that of the first entry, which named no
+// replayOf, and perhaps no IDs.
+func (r Replay) Bytes() int {
+	n := 0
+	for _, f := range entryFields(r) {
+		if text, ok := f.(string); ok {
+			n += len(text)
+		}
+	}
+	return n
+}
+
 // entryFields writes the request as an entry of the requests stream (DESIGN
 // section 4), names and values in turn.
 func entryFields(r Replay) []any {

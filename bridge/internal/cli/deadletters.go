@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -79,6 +80,10 @@ func (f *letterFlags) open(cmd *cobra.Command, a *app) (*desk, error) {
 	if f.wait < 0 {
 		return nil, usagef("--wait is %v; want 0s or more", f.wait)
 	}
+	most, err := maxRequestBytes(a.env)
+	if err != nil {
+		return nil, err
+	}
 	target, err := f.pipeline.find(ctx, a.env, cmd.Flags())
 	if err != nil {
 		return nil, err
@@ -105,12 +110,25 @@ func (f *letterFlags) open(cmd *cobra.Command, a *app) (*desk, error) {
 		subscription: around.inspect + " of project " + around.pubsub.Project,
 		closers:      []func() error{rdb.Close, sub.Close},
 		Queue: deadletters.New(deadletters.Config{
-			Subscription: around.subscription(around.inspect), Operator: f.operator, Quiet: f.wait,
+			Subscription: around.subscription(around.inspect), Operator: f.operator, Quiet: f.wait, MaxRequestBytes: most,
 		}, deadletters.Deps{
 			Subscriber: sub, Ledger: ledger.New(rdb, target.keys, ledger.Config{}), Auditor: stream.New(rdb, target.keys),
 			IsWrite: around.isWrite, Now: a.now,
 		}),
 	}, nil
+}
+
+// maxRequestBytes returns the bridges' bound on an entry, as far as it is known here.
+func maxRequestBytes(env environment) (int, error) {
+	text := env["MAX_REQUEST_BYTES"]
+	if text == "" {
+		return tebra.DefaultMaxRequestBytes, nil
+	}
+	most, err := strconv.Atoi(text)
+	if err != nil || most < 1 {
+		return 0, configf("MAX_REQUEST_BYTES is %q; want the number that the bridges have, or none", text)
+	}
+	return most, nil
 }
 
 // trouble says what to do about an error, where that can be told.

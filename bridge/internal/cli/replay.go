@@ -18,8 +18,9 @@ nothing is done twice.
 
 Refused, and left where it is, is what succeeded since, what is being worked on,
 and what is no request. With --force only: a change of which nobody knows
-whether it was made (look in the practice-management system first), and a
-request that has not come to its end yet.
+whether it was made (look in the practice-management system first), a request
+that has not come to its end yet, and one that a bridge would reject as too
+large, by MAX_REQUEST_BYTES (default 1048576), which must be here as it is there.
 
 Exit codes: 0 all that was meant is back on the stream, 1 some of it was refused
 or failed, 2 bad usage, 130 interrupted. With --dry-run: 0 unless a letter is
@@ -48,7 +49,7 @@ func (a *app) replayCommand(f *letterFlags) *cobra.Command {
 	flags.BoolVar(&r.all, "all", false, "all dead letters")
 	flags.StringVar(&r.reason, "reason", "", "all dead letters of this `reason`")
 	flags.BoolVar(&r.dryRun, "dry-run", false, "say what would be done, and change nothing")
-	flags.BoolVar(&r.force, "force", false, "also what may have been done already, or is not at its end")
+	flags.BoolVar(&r.force, "force", false, "also what may have been done already, is not at its end, or may be too large")
 	completeFlag(cmd, "reason", reasonCompletions())
 	return cmd
 }
@@ -168,7 +169,7 @@ func (a *app) printReport(p *printer, report deadletters.Report) {
 
 func outcomePaint(o deadletters.Outcome) paint {
 	switch o {
-	case deadletters.Refused, deadletters.Missing, deadletters.Undone:
+	case deadletters.Refused, deadletters.Missing, deadletters.Undone, deadletters.Unsure:
 		return bad
 	default:
 		return good
@@ -182,6 +183,8 @@ func brief(r deadletters.Result) string {
 		return "refused: " + string(r.Refusal)
 	case deadletters.Missing:
 		return "not found"
+	case deadletters.Unsure:
+		return "unknown, it may be gone"
 	default:
 		return outcomeText(r)
 	}
@@ -206,7 +209,7 @@ func outcomeText(r deadletters.Result) string {
 		return "dropped"
 	case deadletters.Refused:
 		return fmt.Sprintf("refused (%s): %s", r.Refusal, r.Why)
-	case deadletters.Missing:
+	case deadletters.Missing, deadletters.Unsure:
 		return r.Why
 	default:
 		return join(": ", "not done, it is where it was", r.Why)
@@ -224,6 +227,7 @@ func summary(report deadletters.Report, none string) string {
 		{deadletters.Replayed, "replayed"}, {deadletters.Acknowledged, "taken off that were replayed before"},
 		{deadletters.Dropped, "dropped"}, {deadletters.Refused, "refused"},
 		{deadletters.Missing, "not found"}, {deadletters.Undone, "not done"},
+		{deadletters.Unsure, "perhaps dropped"},
 	} {
 		if n := report.Count(o.outcome); n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", n, o.words))
@@ -278,5 +282,5 @@ func (a *app) dropLetters(cmd *cobra.Command, f *letterFlags, ids []string, yes 
 		a.note("%s", summary(report, "Nothing was dropped."))
 		err = shortfall(report, false)
 	}
-	return errors.Join(d.trouble(cmd.Context(), err, "what is not listed as dropped is where it was"), p.err)
+	return errors.Join(d.trouble(cmd.Context(), err, "what is listed neither as dropped nor as unknown is where it was"), p.err)
 }

@@ -23,11 +23,22 @@ const (
 	Refused          Outcome = "refused"
 	Missing          Outcome = "not_found"
 	Undone           Outcome = "not_done" // the act ended before its turn, or failed at it
+	Unsure           Outcome = "unknown"  // it was being dropped when that failed: it may be gone
 )
 
-// NotARequest is a refusal of ours beside those of the ledger: there is nothing
-// that could be put back.
-const NotARequest ledger.Refusal = "not_a_request"
+// Refusals of ours beside those of the ledger.
+const (
+	// NotARequest: there is nothing that could be put back.
+	NotARequest ledger.Refusal = "not_a_request"
+	// TooLarge: a bridge would reject the entry that a replay makes, which is longer
+	// than the first, and of what is rejected for its size nobody keeps the
+	// contents. Force overrides it.
+	TooLarge ledger.Refusal = "too_large"
+)
+
+// spare is how many bytes a replay leaves free below the bound, for what a bridge
+// of another version may count beside.
+const spare = 256
 
 // Result is what became of one letter, or would.
 type Result struct {
@@ -184,6 +195,21 @@ func (q *Queue) forecast(ctx context.Context, l Letter, force bool) Result {
 	if l.Kind != Request {
 		return Result{Letter: l.bare(), Outcome: Refused, Refusal: NotARequest, Why: notARequest(l)}
 	}
+	r := q.askLedger(ctx, l, force)
+	if r.Outcome != WouldReplay || q.wish(l, false).Bytes() <= q.cfg.MaxRequestBytes-spare {
+		return r
+	}
+	if force {
+		r.Forced = true
+		return r
+	}
+	return Result{Letter: l.bare(), Outcome: Refused, Refusal: TooLarge, Why: fmt.Sprintf(
+		"its new entry would not surely fit into the %d bytes that a bridge carries, would be rejected, and what it holds would be lost; "+
+			"raise MAX_REQUEST_BYTES in the bridges and here, or force it if theirs is higher already", q.cfg.MaxRequestBytes)}
+}
+
+// askLedger is [Queue.forecast] as far as the ledger decides.
+func (q *Queue) askLedger(ctx context.Context, l Letter, force bool) Result {
 	would, err := q.deps.Ledger.CheckReplay(ctx, q.wish(l, false))
 	r := result(l, would, err, WouldReplay, WouldAcknowledge)
 	if r.Outcome != Refused || !force {
@@ -246,7 +272,8 @@ func (r *Report) addMissing(f Filter, letters []Letter) {
 	}
 }
 
-// Drop gives letters up for good: each is put on record and then acknowledged.
+// Drop gives letters up for good: each is put on record and then acknowledged, some
+// at a time; where that fails the rest is left where it was.
 // Nobody is told; whoever sent the request has had their answer. The report comes
 // beside an error as well.
 func (q *Queue) Drop(ctx context.Context, ids []string) (report Report, err error) {
@@ -261,25 +288,37 @@ func (q *Queue) Drop(ctx context.Context, ids []string) (report Report, err erro
 	if err != nil {
 		return report, err
 	}
-	report.Results = undone(letters)
-	report.addMissing(f, letters)
-	if len(letters) == 0 {
-		return report, nil
+	var failed error
+	for chunk := range slices.Chunk(letters, batch) {
+		results := undone(chunk)
+		if failed == nil {
+			results, failed = q.dropBatch(ctx, h, chunk)
+		}
+		report.Results = append(report.Results, results...)
 	}
+	report.addMissing(f, letters)
+	return report, failed
+}
+
+// dropBatch drops letters, as many as one call acknowledges. Where that fails, they
+// may have been acknowledged all the same.
+func (q *Queue) dropBatch(ctx context.Context, h *hold, letters []Letter) ([]Result, error) {
 	var records []tebra.AuditRecord
-	var found []string
+	var ids []string
 	for _, l := range letters {
 		records = append(records, q.record(tebra.DeadLetterDropped, l, tebra.Allowed))
-		found = append(found, l.ID)
+		ids = append(ids, l.ID)
 	}
+	results := undone(letters)
 	if err := q.deps.Auditor.Audit(ctx, records...); err != nil {
-		return report, fmt.Errorf("nothing is dropped that can't be put on record: %w", err)
+		return results, fmt.Errorf("nothing is dropped that can't be put on record: %w", err)
 	}
-	if err := h.acknowledge(ctx, found); err != nil {
-		return report, err
+	outcome, why, err := Dropped, "", h.acknowledge(ctx, ids)
+	if err != nil {
+		outcome, why = Unsure, "it may be gone, or come again within "+lease.String()+"; list the dead letters again then"
 	}
-	for i := range letters {
-		report.Results[i].Outcome = Dropped
+	for i := range results {
+		results[i].Outcome, results[i].Why = outcome, why
 	}
-	return report, nil
+	return results, err
 }

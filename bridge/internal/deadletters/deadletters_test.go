@@ -417,3 +417,71 @@ func TestNothingIsDoneThatCannotBePutOnRecord(t *testing.T) {
 		b.Errorf("%d letters are left and %v is on the stream, want 1 and nothing", len(b.list()), b.entries())
 	}
 }
+
+func TestAReplayThatABridgeWouldRejectForItsSizeIsRefused(t *testing.T) {
+	t.Parallel()
+	b := onPump(t)
+	_, d := b.fail("getPatient", tebra.DeadLettered)
+	id := b.letterOf(d.Envelope.EntryID)
+	held := b.queue()
+	h := held.hold(b.Context())
+	letters, _, err := held.collect(b.Context(), h, Filter{IDs: []string{id}})
+	h.release(b.Context(), &err)
+	if err != nil || len(letters) != 1 {
+		b.Fatalf("collect() = %d letters, %v, want the one", len(letters), err)
+	}
+	size := held.wish(letters[0], false).Bytes()
+	b.cfg.MaxRequestBytes = size + spare - 1
+	for range 2 {
+		report, err := b.queue().Replay(b.Context(), Filter{}, ReplayOptions{})
+		if err != nil || report.Count(Refused) != 1 || report.Results[0].Refusal != TooLarge || report.Results[0].Why == "" {
+			b.Fatalf("Replay() = %+v, %v, want it refused as too large", report.Results, err)
+		}
+	}
+	if len(b.entries()) > 0 || len(b.audit()) > 0 {
+		b.Errorf("a refused replay left %v on the stream and %v on record, want nothing", b.entries(), b.audit())
+	}
+	report, err := b.queue().Replay(b.Context(), Filter{}, ReplayOptions{DryRun: true, Force: true})
+	if err != nil || report.Count(WouldReplay) != 1 || !report.Results[0].Forced {
+		b.Errorf("Replay() by force would be %+v, %v, want it replayed", report.Results, err)
+	}
+	b.cfg.MaxRequestBytes++
+	report, err = b.queue().Replay(b.Context(), Filter{}, ReplayOptions{})
+	if err != nil || report.Count(Replayed) != 1 || report.Results[0].Forced {
+		b.Fatalf("Replay() of one that fits = %+v, %v, want it replayed", report.Results, err)
+	}
+	messages, err := b.rdb.XRange(b.Context(), b.keys.Requests(), "-", "+").Result()
+	b.must(err)
+	got := 0
+	for name, value := range messages[0].Values {
+		got += len(name) + len(value.(string))
+	}
+	if got != size {
+		b.Errorf("the new entry has %d bytes, want the %d that were counted", got, size)
+	}
+}
+
+func TestADropThatFailsMidwayTellsWhatIsGone(t *testing.T) {
+	t.Parallel()
+	b := onPump(t)
+	for range 2*batch + 5 {
+		b.fail("getProviders", tebra.DeadLettered)
+	}
+	all := ids(b.list())
+	failing, lost := *b, errors.New("the machine is gone")
+	failing.deps.Subscriber = &fault{Subscriber: prompt{b.sub}, acknowledge: lost, failFrom: 2}
+	report, err := failing.queue().Drop(b.Context(), all)
+	if !errors.Is(err, lost) || report.Count(Dropped) != batch || report.Count(Unsure) != batch || report.Count(Undone) != 5 {
+		b.Fatalf("Drop() = %d dropped, %d unknown, %d not done, %v, want %d, %d, 5 and the error", report.Count(Dropped),
+			report.Count(Unsure), report.Count(Undone), err, batch, batch)
+	}
+	left := ids(b.list())
+	for _, r := range report.Results {
+		if slices.Contains(left, r.Letter.ID) == (r.Outcome == Dropped) {
+			b.Errorf("letter %s is said to be %s, and is left: %v", r.Letter.ID, r.Outcome, r.Outcome != Dropped)
+		}
+	}
+	if got := len(b.audit()); got != 2*batch {
+		b.Errorf("%d drops are on record, want those that were tried, %d", got, 2*batch)
+	}
+}

@@ -35,6 +35,8 @@ type Config struct {
 	// empty: Pub/Sub itself never says that it is, and gives nothing now and then
 	// although there is something. An emulator needs none, so any time does.
 	Quiet time.Duration
+	// MaxRequestBytes is the bound on an entry that the bridges are set to.
+	MaxRequestBytes int
 }
 
 // Ledger decides about replays; [ledger.Ledger] does.
@@ -72,6 +74,7 @@ func New(cfg Config, deps Deps) *Queue {
 	cfg.MaxBytes = cmp.Or(cfg.MaxBytes, DefaultMaxBytes)
 	cfg.MaxTime = cmp.Or(cfg.MaxTime, DefaultMaxTime)
 	cfg.Quiet = cmp.Or(cfg.Quiet, DefaultQuiet)
+	cfg.MaxRequestBytes = cmp.Or(cfg.MaxRequestBytes, tebra.DefaultMaxRequestBytes)
 	return &Queue{cfg: cfg, deps: deps}
 }
 

@@ -261,6 +261,8 @@ type fault struct {
 	pulls       int
 	beforePull  func(n int)
 	acknowledge error
+	failFrom    int // the acknowledgement that is the first to fail, counted from 1; 0 means all
+	acks        int
 }
 
 func (f *fault) Pull(ctx context.Context, r *pubsubpb.PullRequest, o ...gax.CallOption) (*pubsubpb.PullResponse, error) {
@@ -275,7 +277,11 @@ func (f *fault) Pull(ctx context.Context, r *pubsubpb.PullRequest, o ...gax.Call
 }
 
 func (f *fault) Acknowledge(ctx context.Context, r *pubsubpb.AcknowledgeRequest, o ...gax.CallOption) error {
-	if f.acknowledge != nil {
+	f.mu.Lock()
+	f.acks++
+	fails := f.acknowledge != nil && f.acks >= f.failFrom
+	f.mu.Unlock()
+	if fails {
 		return f.acknowledge
 	}
 	return f.Subscriber.Acknowledge(ctx, r, o...)
