@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -26,8 +27,9 @@ pipeline noted it; first directly, then through the streams, one request after
 another, since both count against the same limits at Tebra. With --file many are
 compared: one JSON object a line, as 'tebra send --file' reads them.
 
-Answers are compared by structure, and only the places that differ are shown;
---show-payloads shows what stands there, and is put on record. What differs each
+Answers are compared by structure, and only the places that differ are shown, with
+{…} for names that don't look like a field's, since they may be a patient's;
+--show-payloads shows those and what stands there, and is put on record. What differs each
 time, such as a time of day, is left out with --ignore.
 
 Exit codes: 0 all answers are the same, 1 some differ or can't be compared, 2 bad
@@ -391,6 +393,9 @@ type jsonDifference struct {
 }
 
 func (c *comparing) print(p *printer, done []comparison) {
+	if !c.options.payloads && hidesNames(done) {
+		c.app.note("%s stands for a name that may be contents; --show-payloads shows it.", compare.Placeholder)
+	}
 	if p.asJSON() {
 		for _, one := range done {
 			p.object(c.comparisonJSON(one))
@@ -414,13 +419,30 @@ func (c *comparing) print(p *printer, done []comparison) {
 	}
 }
 
+// place is where a difference is, as far as it may be shown.
+func (c *comparing) place(d compare.Difference) string {
+	if c.options.payloads {
+		return d.Path
+	}
+	return d.Shape
+}
+
+// hidesNames reports whether a place can't be shown whole.
+func hidesNames(done []comparison) bool {
+	return slices.ContainsFunc(done, func(one comparison) bool {
+		return slices.ContainsFunc(one.result.Differences, func(d compare.Difference) bool {
+			return strings.Contains(d.Shape, compare.Placeholder)
+		})
+	})
+}
+
 func (c *comparing) comparisonJSON(one comparison) jsonComparison {
 	j := jsonComparison{
 		Event: "comparison", Action: one.request.Action, RequestID: one.request.ID, Result: one.verdict, Why: one.why,
 		DirectMillis: one.direct.took.Milliseconds(), StreamsMillis: one.streams.took.Milliseconds(), More: one.result.More,
 	}
 	for _, d := range one.result.Differences {
-		line := jsonDifference{Path: d.Path, Kind: d.Kind}
+		line := jsonDifference{Path: c.place(d), Kind: d.Kind}
 		if c.options.payloads {
 			line.Direct, line.Streams = d.First, d.Second
 		}
@@ -466,7 +488,7 @@ func (c *comparing) printDifferences(p *printer, one comparison) {
 	p.write("\n")
 	p.line(word(one.request.Action, " ", one.request.ID, " differs:"))
 	for _, d := range one.result.Differences {
-		p.line(word("  "), painted(active, d.Path), word("  ", kindText(d.Kind)))
+		p.line(word("  "), painted(active, c.place(d)), word("  ", kindText(d.Kind)))
 		if c.options.payloads {
 			showSide(p, "direct", d.First)
 			showSide(p, "streams", d.Second)

@@ -201,3 +201,21 @@ func TestBothWaysAnswerTheSameThroughARealPipeline(t *testing.T) {
 		t.Errorf("it printed\n%swant three that are the same", c.stdout.String())
 	}
 }
+
+func TestCompareHidesNamesThatMayBeContents(t *testing.T) {
+	t.Parallel()
+	w := newTwoWays(t, changed(t, func(data string) string {
+		return strings.Replace(data, "{", `{"`+secretText+`, 1961":1,"`+secretText+`, 1962":2,`, 1)
+	}))
+	for _, test := range []struct {
+		args  []string
+		shown bool
+	}{{nil, false}, {[]string{"--output", "json"}, false}, {[]string{"--show-payloads"}, true}} {
+		c := w.compare(append([]string{"getPatient", "patientId=7"}, test.args...)...)
+		c.expect(t, c.run(t, t.Context()), exitFailed)
+		text := c.stdout.String() + c.stderr.String()
+		if got := strings.Contains(text, secretText); got != test.shown {
+			t.Errorf("compare %q shows the names: %v, want %v:\n%s", test.args, got, test.shown, text)
+		}
+	}
+}

@@ -30,8 +30,11 @@ const (
 
 // Difference is one place in which two answers differ.
 type Difference struct {
-	Path string // such as $.appointments[3].Start
-	Kind Kind
+	Path string // such as $.appointments[3].Start, which may hold health data
+	// Shape is Path with [Placeholder] for names that may be contents, such as those
+	// of a map by patient.
+	Shape string
+	Kind  Kind
 	// First and Second are what stands there, which may be health data; empty
 	// where nothing does.
 	First, Second json.RawMessage
@@ -67,7 +70,7 @@ func JSON(first, second []byte, o Options) (Result, error) {
 		return Result{}, fmt.Errorf("the second is not JSON: %w", err)
 	}
 	w := &walk{options: o}
-	w.compare("$", a, b)
+	w.compare(at{"$", "$"}, a, b)
 	return w.result, nil
 }
 
@@ -89,7 +92,10 @@ type walk struct {
 	result  Result
 }
 
-func (w *walk) compare(path string, a, b any) {
+// at is a place in both answers, as [Difference] has it.
+type at struct{ path, shape string }
+
+func (w *walk) compare(path at, a, b any) {
 	if w.ignored(path) {
 		return
 	}
@@ -116,7 +122,7 @@ func (w *walk) compare(path string, a, b any) {
 	w.add(path, kind, a, b)
 }
 
-func (w *walk) objects(path string, a, b map[string]any) {
+func (w *walk) objects(path at, a, b map[string]any) {
 	names := slices.Collect(maps.Keys(a))
 	for name := range b {
 		if _, both := a[name]; !both {
@@ -127,11 +133,11 @@ func (w *walk) objects(path string, a, b map[string]any) {
 	for _, name := range names {
 		va, inA := a[name]
 		vb, inB := b[name]
-		w.member(path+step(name), va, vb, inA, inB)
+		w.member(path.member(name), va, vb, inA, inB)
 	}
 }
 
-func (w *walk) lists(path string, a, b []any) {
+func (w *walk) lists(path at, a, b []any) {
 	for i := range max(len(a), len(b)) {
 		var va, vb any
 		if i < len(a) {
@@ -140,11 +146,11 @@ func (w *walk) lists(path string, a, b []any) {
 		if i < len(b) {
 			vb = b[i]
 		}
-		w.member(path+"["+strconv.Itoa(i)+"]", va, vb, i < len(a), i < len(b))
+		w.member(path.item(i), va, vb, i < len(a), i < len(b))
 	}
 }
 
-func (w *walk) member(path string, a, b any, inA, inB bool) {
+func (w *walk) member(path at, a, b any, inA, inB bool) {
 	switch {
 	case inA && inB:
 		w.compare(path, a, b)
@@ -156,12 +162,12 @@ func (w *walk) member(path string, a, b any, inA, inB bool) {
 	}
 }
 
-func (w *walk) add(path string, kind Kind, a, b any) {
+func (w *walk) add(path at, kind Kind, a, b any) {
 	if len(w.result.Differences) >= w.options.Most {
 		w.result.More++
 		return
 	}
-	d := Difference{Path: path, Kind: kind}
+	d := Difference{Path: path.path, Shape: path.shape, Kind: kind}
 	if kind != OnlySecond {
 		d.First = encode(a)
 	}
@@ -181,9 +187,29 @@ func step(name string) string {
 	return "[" + strconv.Quote(name) + "]"
 }
 
+// Placeholder stands in a shape for a name that may be contents.
+const Placeholder = "{…}"
+
+// fieldName is what the names of fields look like, as opposed to the keys of a map.
+var fieldName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]{0,39}$`)
+
+func (p at) member(name string) at {
+	shape := p.shape + Placeholder
+	if fieldName.MatchString(name) {
+		shape = p.shape + "." + name
+	}
+	return at{p.path + step(name), shape}
+}
+
+func (p at) item(i int) at {
+	step := "[" + strconv.Itoa(i) + "]"
+	return at{p.path + step, p.shape + step}
+}
+
 var place = regexp.MustCompile(`\[\d+\]`)
 
-func (w *walk) ignored(path string) bool {
+func (w *walk) ignored(at at) bool {
+	path := at.path
 	general := place.ReplaceAllLiteralString(path, "[*]")
 	return slices.ContainsFunc(w.options.Ignore, func(p string) bool { return p == path || p == general })
 }

@@ -85,3 +85,22 @@ func FuzzJSON(f *testing.F) {
 		}
 	})
 }
+
+func TestAShapeHoldsNoNameThatMayBeContents(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]string{
+		"Start": "$.m.Start", "a_1": "$.m.a_1", strings.Repeat("a", 40): "$.m." + strings.Repeat("a", 40),
+		"Jane Doe": "$.m{…}", "1961": "$.m{…}", "_x": "$.m{…}", "": "$.m{…}", "é": "$.m{…}", strings.Repeat("a", 41): "$.m{…}",
+	} {
+		first, err := json.Marshal(map[string]any{"m": map[string]any{name: []int{1}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for second, want := range map[string]string{`{"m":{}}`: want, strings.Replace(string(first), "[1]", "[2]", 1): want + "[0]"} {
+			got, err := JSON(first, []byte(second), Options{Most: 10})
+			if err != nil || len(got.Differences) != 1 || got.Differences[0].Shape != want {
+				t.Errorf("JSON(%s, %s) = %+v, %v, want one of shape %s", first, second, got.Differences, err, want)
+			}
+		}
+	}
+}

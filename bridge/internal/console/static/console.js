@@ -186,7 +186,7 @@ const showLetter = async (l) => {
 
 const words = {
   would_replay: 'would put it back on the stream', would_acknowledge: 'was done before; it would only be taken off', replayed: 'replayed', acknowledged: 'had been replayed before',
-  dropped: 'dropped', refused: 'refused', not_found: 'not found any more', not_done: 'not done',
+  dropped: 'dropped', refused: 'refused', not_found: 'not found any more', not_done: 'not done', unknown: 'perhaps dropped',
 };
 
 const confirmed = (title, text, button, force) => new Promise((done) => {
@@ -214,7 +214,7 @@ const act = (button, path, title, text, yes, force) => button.addEventListener('
   const report = await call(path, force ? { ids, force: $('force').checked } : { ids });
   const told = tell(report);
   await look();
-  say($('acted'), told, !!report.error || report.results.some((r) => ['refused', 'not_done'].includes(r.outcome)));
+  say($('acted'), told, !!report.error || report.results.some((r) => ['refused', 'not_done', 'unknown'].includes(r.outcome)));
 }).finally(chose));
 
 act($('replay'), '/api/letters/replay', 'Replay #?', 'Each request goes back on the stream under its own ID, and is carried out as any other.', 'Replay', true);
