@@ -1,9 +1,11 @@
 package tebra
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"regexp"
 	"strings"
@@ -120,9 +122,16 @@ func CheckLane(name string) error {
 // its ID, and neither is readable from a key (DESIGN section 8).
 func LedgerHash(userID, requestID string) string { return digest(userID, requestID) }
 
-// Fingerprint identifies what a request asks for: its action and its params as
-// they were sent. Two requests with one ID and different fingerprints conflict.
-func Fingerprint(action string, params []byte) string { return digest(action, params) }
+// Fingerprint identifies what a request asks for: its action, and its params but
+// for the white space between them, which whoever sends a request again may write
+// another way. Two requests with one ID and different fingerprints conflict.
+func Fingerprint(action string, params []byte) string {
+	var compact bytes.Buffer
+	if err := json.Compact(&compact, params); err != nil { // not JSON, so nothing is known of its spaces
+		return digest(action, params)
+	}
+	return digest(action, compact.Bytes())
+}
 
 // digest hashes two texts so that no other two give the same input.
 func digest[T string | []byte](a string, b T) string {

@@ -107,6 +107,21 @@ func TestHashesStayAsTheyAre(t *testing.T) {
 	}
 }
 
+func TestWhiteSpaceDoesNotMakeAnotherRequest(t *testing.T) {
+	t.Parallel()
+	want := tebra.Fingerprint("createAppointment", []byte(`{"a":"x  y","b":[1,2]}`))
+	for params, same := range map[string]bool{
+		"{\"a\": \"x  y\", \"b\": [1, 2]}":         true,
+		"{\n\t\"a\":\"x  y\",\r\n\t\"b\":[1,2]\n}": true,
+		`{"a":"x y","b":[1,2]}`:                    false,
+		`{"b":[1,2],"a":"x  y"}`:                   false,
+	} {
+		if got := tebra.Fingerprint("createAppointment", []byte(params)); (got == want) != same {
+			t.Errorf("Fingerprint(%q) is that of the compact params: %v, want %v", params, got == want, same)
+		}
+	}
+}
+
 func TestNoBytesShiftBetweenUserAndID(t *testing.T) {
 	t.Parallel()
 	const text = "\x00\x01alice:alice\x00:1"

@@ -143,6 +143,18 @@ func (c *command) keepLast(t *testing.T, n int) {
 	c.stdout.buf.WriteString(strings.Join(lines[len(lines)-1-n:], ""))
 }
 
+func TestWhatMayHaveHadAnEffectKeepsItsIDHoweverOftenItIsSentAgain(t *testing.T) {
+	t.Parallel()
+	for code, keeps := range map[tebra.ErrorCode]bool{
+		"": true, tebra.OutcomeUnknown: true, tebra.NoAnswer: true, tebra.DeadLettered: true, tebra.Duplicate: true,
+		tebra.Rejected: false, tebra.Malformed: false, tebra.UnknownAction: false, tebra.Unauthorized: false,
+	} {
+		if got := again(tebra.Request{ID: "a", Action: "createAppointment"}, bulkLine{}, code).ID == "a"; got != keeps {
+			t.Errorf("after %q it keeps its ID: %v, want %v", code, got, keeps)
+		}
+	}
+}
+
 func TestSoManyAreUnderWayAtATime(t *testing.T) {
 	t.Parallel()
 	server := peertest.Redis(t)

@@ -177,11 +177,11 @@ func (f *failureFile) close() error {
 // again returns the line with which a request that ended so is sent again. Where it
 // had no effect, that is a new request. Where it may have had one, or still may, it
 // keeps its ID, under which nothing is changed twice: what comes back is what
-// became of it.
+// became of it. A duplicate was made before under its ID, with whatever effect.
 func again(r tebra.Request, named bulkLine, code tebra.ErrorCode) bulkLine {
 	l := bulkLine{Action: r.Action, Params: r.Params, UserID: r.UserID, CorrelationID: named.CorrelationID, Failed: string(code)}
 	switch code {
-	case tebra.OutcomeUnknown, tebra.NoAnswer, tebra.DeadLettered, "":
+	case tebra.OutcomeUnknown, tebra.NoAnswer, tebra.DeadLettered, tebra.Duplicate, "":
 		l.ID = r.ID
 	}
 	return l
