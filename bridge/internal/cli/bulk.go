@@ -463,7 +463,10 @@ func (b *bulk) summary() {
 		p.line(painted(caution, fmt.Sprintf("  %d were not sent", b.rest)))
 	}
 	if b.failures.n > 0 {
-		p.line(word(fmt.Sprintf("%d that failed or are left are in %s; 'tebra send --file %s' sends them again", b.failures.n, b.failures.path, b.failures.path)))
+		p.line(word(fmt.Sprintf("%d that failed or are left are in %s; once their cause is mended, 'tebra send --file %s' sends them again", b.failures.n, b.failures.path, b.failures.path)))
+		if n := b.byCode[tebra.DeadLettered]; n > 0 {
+			p.line(word(fmt.Sprintf("%d of them are dead letters, which 'tebra deadletters replay' has made again; sent again they are answered the same", n)))
+		}
 	}
 }
 

@@ -83,14 +83,26 @@ type bar struct {
 	style style
 	total int
 	now   func() time.Time
-	start time.Time
 	last  time.Time // when it was drawn
+
+	older, newer progress // what it looks back to: at least paceSpan ago, once there is that much
 }
+
+// progress is how many were done at a time.
+type progress struct {
+	at   time.Time
+	done int
+}
+
+// paceSpan is over how long the pace is measured: what is quick comes first, and
+// what waits for its lane's rate goes on at another pace.
+const paceSpan = 5 * time.Second
 
 // newBar returns a bar on stderr, so that stdout has the results only. Who made it
 // must call [bar.end].
 func (a *app) newBar(total int) *bar {
-	return &bar{live: a.newLive(a.stderr), style: a.styleFor(a.stderr), total: total, now: a.now, start: a.now()}
+	start := progress{at: a.now()}
+	return &bar{live: a.newLive(a.stderr), style: a.styleFor(a.stderr), total: total, now: a.now, older: start, newer: start}
 }
 
 // set shows how many are done, and a note beside.
@@ -115,14 +127,18 @@ func (b *bar) set(done int, note string) {
 	_ = b.live.draw(nil, []string{text}) // what is lost is only looked at
 }
 
-// rest is how much longer it takes if it goes on as it did, 0 if that can't be
-// told.
+// rest is how much longer it takes if it goes on as it did lately, 0 if that can't
+// be told.
 func (b *bar) rest(done int) time.Duration {
-	passed := b.now().Sub(b.start)
-	if done == 0 || passed < time.Second {
+	now := b.now()
+	if now.Sub(b.newer.at) >= paceSpan {
+		b.older, b.newer = b.newer, progress{now, done}
+	}
+	passed, n := now.Sub(b.older.at), done-b.older.done
+	if n <= 0 || passed < time.Second {
 		return 0
 	}
-	return passed * time.Duration(b.total-done) / time.Duration(done)
+	return passed * time.Duration(b.total-done) / time.Duration(n)
 }
 
 // end takes the bar away.

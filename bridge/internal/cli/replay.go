@@ -97,8 +97,10 @@ func (a *app) replayLetters(cmd *cobra.Command, f *letterFlags, r replayFlags, i
 	}
 	p := a.newPrinter()
 	a.printReport(p, report)
-	a.note("%s", summary(report, "No dead letter matches."))
-	if report.More {
+	if err == nil || len(report.Results) > 0 { // who was interrupted while looking knows nothing
+		a.note("%s", summary(report, "No dead letter matches."))
+	}
+	if err == nil && report.More {
 		a.note("There may be more: that is as many as can be held in one go. Run the command again.")
 	}
 	if err == nil {

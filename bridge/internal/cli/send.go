@@ -91,7 +91,7 @@ func (a *app) sendCommand() *cobra.Command {
 	flags.DurationVar(&o.timeout, "timeout", defaultTimeout, "how long to wait for the answer")
 	flags.StringVarP(&o.file, "file", "f", "", "send the requests of a `file`, one JSON object a line, or - for stdin")
 	flags.IntVar(&o.inFlight, "in-flight", 100, "with --file, how many may be unanswered at a time, at most 1000")
-	flags.StringVar(&o.failures, "failures", "", "with --file, the `file` for what failed (default FILE.failed.jsonl)")
+	flags.StringVar(&o.failures, "failures", "", "with --file, the `file` for what failed (default: requests.failed.jsonl beside requests.jsonl)")
 	o.pipeline.register(flags)
 	return cmd
 }

@@ -194,6 +194,9 @@ func printPayloads(p *printer, s inspect.Step) {
 
 // recordText says what the ledger has on a request.
 func recordText(r ledger.Record) string {
+	if r.State == "" {
+		return "answered without a run"
+	}
 	text := r.State
 	switch {
 	case r.State == "done" && r.Code == "":
