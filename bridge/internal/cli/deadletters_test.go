@@ -153,7 +153,11 @@ func (i *installation) audit() []string {
 	i.Helper()
 	var all []string
 	for _, f := range entries(i.T, i.redis, i.keys.Audit()) {
-		all = append(all, strings.Join([]string{f[3], f[5], f[7], f[15]}, " "))
+		of := map[string]string{}
+		for pair := range slices.Chunk(f, 2) {
+			of[pair[0]] = pair[1]
+		}
+		all = append(all, strings.Join([]string{of["operator"], of["operation"], of["requestId"], of["decision"]}, " "))
 	}
 	return all
 }
