@@ -64,7 +64,7 @@ func TestOneTraceFromTheEntryToTheAnswer(t *testing.T) {
 			}
 			attributes := map[string]string{}
 			for _, a := range process.Attributes {
-				attributes[string(a.Key)] = a.Value.Emit()
+				attributes[string(a.Key)] = a.Value.String()
 			}
 			for name, want := range map[string]string{
 				"tebra.request.id": "1", "tebra.correlation.id": "c-1", "tebra.entry.id": "1-0", "tebra.action": "getProviders",

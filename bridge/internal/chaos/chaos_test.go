@@ -97,12 +97,12 @@ func chaos(t *testing.T, seed uint64) {
 	s := &sender{rdb: f.Client, keys: f.Keys}
 	breakAndSend(t, faults, s, all)
 	c := settle(t, f, all, faults)
-	found := c.check()
+	c.check()
 	for _, name := range leaks(t, dir, "journal.jsonl", "policy.yaml") {
 		c.fail("no contents in logs", name)
 	}
 	t.Log(c.figures(time.Since(began), faults.log))
-	if found = c.found; len(found) > 0 {
+	if found := c.found; len(found) > 0 {
 		t.Errorf("seed %d, logs in %s:\n%s", seed, dir, c.explain(found, faults.log))
 	}
 }

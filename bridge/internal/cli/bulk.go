@@ -235,7 +235,7 @@ func (b *bulk) step(ctx context.Context) error {
 		err = b.take(ctx)
 	}
 	if _, refused := errors.AsType[redis.Error](err); refused {
-		return fmt.Errorf("Redis refuses: %w", err)
+		return fmt.Errorf("refused by Redis: %w", err)
 	}
 	if err == nil {
 		b.told = false

@@ -168,7 +168,6 @@ var (
 	jsonID      = regexp.MustCompile(`"id":"\d+"`)
 	clockText   = regexp.MustCompile(`(\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d(\.\d{3})?`)
 	rfc3339Text = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z`)
-	sizeText    = regexp.MustCompile(`\d+ bytes`)
 )
 
 // settled makes what is different each time the same.

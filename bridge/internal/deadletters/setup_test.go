@@ -250,7 +250,8 @@ func (b *bundle) dump() map[string]string {
 type prompt struct{ Subscriber }
 
 func (p prompt) Pull(ctx context.Context, r *pubsubpb.PullRequest, o ...gax.CallOption) (*pubsubpb.PullResponse, error) {
-	r.ReturnImmediately = true //nolint:staticcheck // deprecated, but honoured by both servers
+	//lint:ignore SA1019 deprecated, but honoured by both servers
+	r.ReturnImmediately = true
 	return p.Subscriber.Pull(ctx, r, o...)
 }
 
