@@ -6,12 +6,15 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"time"
 )
 
 const (
-	// writeTimeout is how long a client may take to take what is written to it.
+	// writeTimeout is how long a client may take to take writePart of what is written
+	// to it, and so every 256 KiB of an answer: 26 kB/s get it through.
 	writeTimeout = 10 * time.Second
+	writePart    = 256 << 10
 	// readyTimeout is how long a client waits for a reader that has just started.
 	readyTimeout = 5 * time.Second
 )
@@ -157,14 +160,15 @@ func (s *eventStream) run(ctx context.Context, joined position, lost bool) error
 }
 
 // replay writes what the client missed up to joined. It tells now and then how far
-// it is, and so also a client whose replay takes too long, or which is let go.
+// it is, so that a client whose replay takes too long, or which is let go, gets further
+// with the next one.
 func (s *eventStream) replay(ctx context.Context, joined position) error {
 	ctx, cancel := context.WithTimeout(ctx, longestReplay)
 	defer cancel()
 	return s.g.past.read(ctx, s.client, s.at, joined, s.write, func(at position) error {
 		s.at = s.at.later(at)
 		if time.Since(s.spoke) < s.g.heartbeat {
-			return nil
+			return s.flush()
 		}
 		return s.tell()
 	})
@@ -183,11 +187,11 @@ func (s *eventStream) begin(lost bool) error {
 	}
 	s.w.WriteHeader(http.StatusOK)
 	if lost {
-		if err := s.send(fmt.Sprintf("event: reset\nid: %v\ndata: {\"type\":\"reset\",\"message\":\"events after Last-Event-ID are no longer kept; send again what is unanswered, under its id\"}\n\n", s.at)); err != nil {
+		if err := s.send(fmt.Appendf(nil, "event: reset\nid: %v\ndata: {\"type\":\"reset\",\"message\":\"events after Last-Event-ID are no longer kept; send again what is unanswered, under its id\"}\n\n", s.at)); err != nil {
 			return err
 		}
 	}
-	if err := s.send(fmt.Sprintf("event: ready\nid: %v\ndata: {\"type\":\"ready\"}\n\n", s.at)); err != nil {
+	if err := s.send(fmt.Appendf(nil, "event: ready\nid: %v\ndata: {\"type\":\"ready\"}\n\n", s.at)); err != nil {
 		return err
 	}
 	return s.flush()
@@ -220,11 +224,10 @@ func (s *eventStream) write(e *event) error {
 		return nil
 	}
 	s.at[e.stream] = e.id
-	if err := s.send("id: " + s.at.String() + "\n"); err != nil {
+	if err := s.send([]byte("id: " + s.at.String() + "\n")); err != nil {
 		return err
 	}
-	_, err := s.w.Write(e.data)
-	return err
+	return s.send(e.data)
 }
 
 // beat tells the client that the stream is alive, and how far it is: a client that
@@ -241,7 +244,7 @@ func (s *eventStream) beat() error {
 
 // tell tells the client how far it is.
 func (s *eventStream) tell() error {
-	if err := s.send(": beat\nid: " + s.at.String() + "\n\n"); err != nil {
+	if err := s.send([]byte(": beat\nid: " + s.at.String() + "\n\n")); err != nil {
 		return err
 	}
 	return s.flush()
@@ -257,14 +260,19 @@ func (s *eventStream) check(ctx context.Context) error {
 	return nil // that it can't be found out now is no reason
 }
 
-func (s *eventStream) send(text string) error {
-	// Each write has its own time: a stream lasts longer than any one deadline.
-	if err := s.rc.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
-		return err
+// send writes data. Each part has its own time: a stream lasts longer than any one
+// deadline, and a large answer takes a slow client longer.
+func (s *eventStream) send(data []byte) error {
+	for part := range slices.Chunk(data, writePart) {
+		if err := s.rc.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+			return err
+		}
+		if _, err := s.w.Write(part); err != nil {
+			return err
+		}
 	}
 	s.spoke = time.Now()
-	_, err := s.w.Write([]byte(text))
-	return err
+	return nil
 }
 
 func (s *eventStream) flush() error { return s.rc.Flush() }

@@ -2,13 +2,16 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"tebraproxy/pkg/peertest"
@@ -315,4 +318,37 @@ func TestStoppingEndsStreams(t *testing.T) {
 		t.Errorf("join() = %v, want %v", err, errStopping)
 	}
 	h.leave(c)
+}
+
+// slowWriter takes so many bytes a second, and nothing after its deadline.
+type slowWriter struct {
+	http.ResponseWriter
+	rate     int
+	deadline time.Time
+}
+
+func (w *slowWriter) SetWriteDeadline(at time.Time) error { w.deadline = at; return nil }
+
+func (w *slowWriter) Write(p []byte) (int, error) {
+	time.Sleep(time.Duration(len(p)) * time.Second / time.Duration(w.rate))
+	if time.Now().After(w.deadline) {
+		return 0, os.ErrDeadlineExceeded
+	}
+	return len(p), nil
+}
+
+// TestALargeAnswerGetsThroughToASlowClient, which it would otherwise keep from
+// everything behind it for ever, but not to one that hardly takes anything.
+func TestALargeAnswerGetsThroughToASlowClient(t *testing.T) {
+	t.Parallel()
+	for rate, want := range map[int]error{30_000: nil, 10_000: os.ErrDeadlineExceeded} {
+		synctest.Test(t, func(t *testing.T) {
+			w := &slowWriter{rate: rate}
+			s := &eventStream{w: w, rc: http.NewResponseController(w)}
+			err := s.write(&event{id: tebra.EntryID{Millis: 1}, data: make([]byte, 8<<20)})
+			if !errors.Is(err, want) {
+				t.Errorf("8 MiB at %d bytes/s = %v, want %v", rate, err, want)
+			}
+		})
+	}
 }

@@ -65,11 +65,11 @@ const (
 	// heldBytes bounds what waits for all clients of an instance, what is just being
 	// written and what they missed included.
 	heldBytes = 64 << 20
-	// mostRead bounds a read by entries per stream: low, as each may be an answer of
-	// megabytes, and so that a queue holds all that one read may have for a user.
-	// readBytes is what a read should not be much larger than.
-	mostRead, firstRead = 32, 4
-	readBytes           = 4 << 20
+	// mostRead and readBytes bound a read, per stream: of entries so that a queue
+	// holds all that one read may have for a user, and of bytes, which the last
+	// entry may go beyond.
+	mostRead  = 100
+	readBytes = 2 << 20
 	// readBlock is how long one read waits for something new, and so how long
 	// stopping may take.
 	readBlock = time.Second
@@ -255,11 +255,7 @@ func (h *hub) run(ctx context.Context) {
 		return
 	}
 	close(h.ready)
-	count := firstRead
-	for h.persist(ctx, func(ctx context.Context) (err error) {
-		count, err = h.read(ctx, count)
-		return err
-	}) {
+	for h.persist(ctx, h.read) {
 	}
 }
 
@@ -330,61 +326,70 @@ func missing(err error) bool {
 	return errors.Is(err, redis.Nil) || err != nil && strings.Contains(err.Error(), "no such key")
 }
 
-// read waits for what is new, at most count entries a stream, and hands it out. It
-// returns how many to read next.
-func (h *hub) read(ctx context.Context, count int) (int, error) {
-	h.mu.Lock()
-	at := h.at
-	h.mu.Unlock()
+// read waits until there is something new, and hands out all there is. The waiting
+// read takes one entry of a stream at most, and what is behind it comes in pages: no
+// XREAD can be bounded in bytes, and answers may be large all of a sudden.
+func (h *hub) read(ctx context.Context) error {
+	at := h.position()
 	found, err := h.rdb.XRead(ctx, &redis.XReadArgs{
 		Streams: []string{h.keys[ofStatus], h.keys[ofResponses], at[ofStatus].String(), at[ofResponses].String()},
-		Count:   int64(count), Block: readBlock,
+		Count:   1, Block: readBlock,
 	}).Result()
 	if errors.Is(err, redis.Nil) {
-		return count, nil
+		return nil
 	}
 	if err != nil {
-		return count, err
+		return err
 	}
-	h.deliver(h.merge(found))
-	next, least := 0, mostRead
+	var first []*event
 	for _, s := range found {
-		n := len(s.Messages)
-		next = max(next, 2*n)
-		least = min(least, fitting(n, sizeOf(s.Messages), readBytes))
+		first = append(first, eventsOf(slices.Index(h.keys[:], s.Stream), s.Messages)...)
 	}
-	return min(max(next, firstRead), least), nil
+	slices.SortFunc(first, inOrder)
+	h.deliver(first[:min(1, len(first))]) // of the other stream there may be more before its entry
+	for ctx.Err() == nil {
+		events, err := h.behind(ctx)
+		if err != nil || len(events) == 0 {
+			return err
+		}
+		h.deliver(events)
+	}
+	return nil
 }
 
-// sizeOf is about what entries hold in memory.
-func sizeOf(entries []redis.XMessage) int {
-	n := 0
+// behind returns the next events that are there already, in the order in which they
+// were written, as far as their IDs tell: of two in one millisecond the status comes
+// first.
+func (h *hub) behind(ctx context.Context) ([]*event, error) {
+	ctx, cancel := context.WithTimeout(ctx, pageTimeout)
+	defer cancel()
+	var events []*event
+	for i, after := range h.position() {
+		found, err := page(ctx, h.rdb, h.keys[i], after, mostID, mostRead, readBytes)
+		if err != nil {
+			return nil, err
+		}
+		events = append(events, eventsOf(i, found)...)
+	}
+	slices.SortFunc(events, inOrder)
+	return events, nil
+}
+
+func (h *hub) position() position {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.at
+}
+
+func eventsOf(stream int, entries []redis.XMessage) []*event {
+	events := make([]*event, 0, len(entries))
 	for _, entry := range entries {
-		for name, value := range entry.Values {
-			n += len(name) + len(text(value))
+		id, err := tebra.ParseEntryID(entry.ID)
+		if stream < 0 || err != nil {
+			continue // Redis sends none such
 		}
+		events = append(events, &event{stream: stream, id: id, fields: entry.Values})
 	}
-	return n
-}
-
-// fitting returns how many entries have most bytes, if n of them had size: one at
-// least.
-func fitting(n, size, most int) int { return max(1, n*most/max(size, 1)) }
-
-// merge puts the entries of both streams into the order in which they were written,
-// as far as their IDs tell: of two in one millisecond the status comes first.
-func (h *hub) merge(found []redis.XStream) (events []*event) {
-	for _, s := range found {
-		stream := slices.Index(h.keys[:], s.Stream)
-		for _, m := range s.Messages {
-			id, err := tebra.ParseEntryID(m.ID)
-			if stream < 0 || err != nil {
-				continue // Redis sends none such
-			}
-			events = append(events, &event{stream: stream, id: id, fields: m.Values})
-		}
-	}
-	slices.SortStableFunc(events, inOrder)
 	return events
 }
 

@@ -105,32 +105,60 @@ func TestQueuesTogetherAreBounded(t *testing.T) {
 	}
 }
 
-// TestReadsFollowTheSizeOfEntries, and begin low.
-func TestReadsFollowTheSizeOfEntries(t *testing.T) {
+// TestNoReadIsMuchLargerThanItMayBe, even when answers are large all of a sudden.
+func TestNoReadIsMuchLargerThanItMayBe(t *testing.T) {
 	t.Parallel()
-	f := newFixture(t, peertest.Redis(t), func(f *fixture) {
-		if f.g != nil {
-			f.g.past.hub = newTestHub(t)
-		}
-	})
-	p := f.g.past
-	for i := range 24 {
-		f.answer("bob", fmt.Sprint(i), padded(600<<10))
+	f := newFixture(t, peertest.Redis(t), nil)
+	const small, large, size = 2 * mostRead, 12, 1 << 20
+	for i := range small {
+		f.answer("alice", fmt.Sprint(i), "1")
 	}
-	end, err := ends(t.Context(), f.rdb, p.keys)
-	f.must(err)
-	pages := &pages{past: p, client: joined(t, p.hub, "alice"), stream: ofResponses, count: firstPage, most: mostResponses, to: end[ofResponses]}
-	for !pages.over() {
-		f.must(pages.fill(t.Context()))
-		if pages.count > 2 {
-			t.Fatalf("next page = %d answers of 600 KB, want %d bytes at most", pages.count, pageBytes)
-		}
+	for i := range large {
+		f.answer("alice", fmt.Sprint(small+i), padded(size))
 	}
 	h := newHub(f.rdb, f.keys, 1, 1, f.g.log)
-	count, err := h.read(t.Context(), mostRead)
+	c := joined(t, h, "alice")
+	var read, most int
+	for {
+		events, err := h.behind(t.Context())
+		f.must(err)
+		if len(events) == 0 {
+			break
+		}
+		bytes := 0
+		for _, e := range events {
+			bytes += len(text(e.fields["data"]))
+		}
+		read, most = read+len(events), max(most, bytes)
+		if len(events) > mostRead || bytes >= readBytes+size {
+			t.Errorf("one read has %d entries of %d bytes, want at most %d and %d beside the last", len(events), bytes, mostRead, readBytes)
+		}
+		h.deliver(events)
+		for len(c.events) > 0 {
+			h.took(c, <-c.events)
+		}
+	}
+	if read != small+large || most < size {
+		t.Errorf("read %d entries, at most %d bytes at once; want %d, and the large ones among them", read, most, small+large)
+	}
+	p := f.g.past
+	h = newTestHub(t)
+	p.hub = h
+	end, err := ends(t.Context(), f.rdb, p.keys)
 	f.must(err)
-	if count*600<<10 > readBytes {
-		t.Errorf("next read = %d answers of 600 KB, want %d bytes at most", count, readBytes)
+	pages := &pages{past: p, client: joined(t, h, "alice"), stream: ofResponses, to: end[ofResponses]}
+	for read = 0; !pages.over(); {
+		f.must(pages.fill(t.Context()))
+		if held := h.held; len(pages.events) > mostPage || held >= pageBytes+2*size {
+			t.Errorf("one page has %d entries of %d bytes, want at most %d and %d beside the last", len(pages.events), held, mostPage, pageBytes)
+		}
+		read += len(pages.events)
+		for len(pages.events) > 0 {
+			f.must(pages.emit(func(*event) error { return nil }))
+		}
+	}
+	if read != small+large {
+		t.Errorf("the pages had %d entries, want %d", read, small+large)
 	}
 }
 

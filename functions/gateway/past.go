@@ -13,12 +13,10 @@ import (
 const (
 	// mostReaders is how many pages of the past are read at a time; others wait.
 	mostReaders = 4
-	// firstPage is how many entries are read at first; then as many as pageBytes
-	// hold, up to mostStatus and mostResponses. Answers hold data.
-	firstPage                 = 2
-	mostStatus, mostResponses = 200, 16
-	pageBytes                 = 1 << 20
-	pageTimeout               = 5 * time.Second
+	// mostPage and pageBytes bound a page; its last entry may go beyond the bytes.
+	mostPage    = 200
+	pageBytes   = 1 << 20
+	pageTimeout = 5 * time.Second
 	// longestReplay is how long a client may take for what it missed before it must
 	// come again.
 	longestReplay = 2 * time.Minute
@@ -96,8 +94,8 @@ func wholeStream(info *redis.XInfoStream, from tebra.EntryID) bool {
 // missed holds up nobody.
 func (p *past) read(ctx context.Context, c *client, from, to position, emit func(*event) error, reached func(position) error) error {
 	var both [streams]*pages
-	for i, most := range [streams]int{mostStatus, mostResponses} {
-		both[i] = &pages{past: p, client: c, stream: i, count: firstPage, most: most, from: from[i], to: to[i]}
+	for i := range both {
+		both[i] = &pages{past: p, client: c, stream: i, from: from[i], to: to[i]}
 	}
 	for {
 		var at position
@@ -150,12 +148,11 @@ func emitEarliest(ctx context.Context, both [streams]*pages, emit func(*event) e
 
 // pages reads one client's events of a stream, a page at a time.
 type pages struct {
-	past        *past
-	client      *client
-	stream      int
-	count, most int
-	from, to    tebra.EntryID // after from, up to and with to
-	events      []*event
+	past     *past
+	client   *client
+	stream   int
+	from, to tebra.EntryID // after from, up to and with to
+	events   []*event
 }
 
 // over reports whether there is nothing left, neither read nor to be read.
@@ -187,17 +184,12 @@ func (p *pages) fill(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, pageTimeout)
 	defer cancel()
 	key := p.past.keys[p.stream]
-	found, err := p.past.rdb.XRangeN(ctx, key, "("+p.from.String(), p.to.String(), int64(p.count)).Result()
+	found, err := page(ctx, p.past.rdb, key, p.from, p.to, mostPage, pageBytes)
 	if err != nil {
 		return err
 	}
-	for _, m := range found {
-		id, err := tebra.ParseEntryID(m.ID)
-		if err != nil {
-			return err
-		}
-		p.from = id
-		e := &event{stream: p.stream, id: id, fields: m.Values}
+	for _, e := range eventsOf(p.stream, found) {
+		p.from = e.id
 		if e.user() != p.client.user {
 			continue
 		}
@@ -208,9 +200,8 @@ func (p *pages) fill(ctx context.Context) error {
 		}
 		p.events = append(p.events, e)
 	}
-	if len(found) < p.count {
+	if len(found) == 0 {
 		p.from = p.to
 	}
-	p.count = min(p.most, 2*p.count, fitting(len(found), sizeOf(found), pageBytes))
 	return nil
 }

@@ -101,7 +101,7 @@ export class Tebra {
       }
       if (response && !response.ok) {
         const { error } = await response.json().catch(() => ({}));
-        const retryAfter = Number(response.headers.get('Retry-After')) * 1000;
+        const retryAfter = Number(response.headers.get('Retry-After')) * 1000 || 0; // a date is none of the gateway's
         const { status } = response;
         const first401 = status === 401 && !refresh;
         if (!first401 && status < 500 && status !== 429 && status !== 408) {
@@ -158,6 +158,7 @@ export class Tebra {
         clearTimeout(timer);
         timer = setTimeout(() => quiet.abort(), this.#silence);
       };
+      alive(); // a connection may hang before it begins
       try {
         await this.#ask('/v1/events', either, { headers: at.last ? { 'Last-Event-ID': at.last } : {} }, async (response) => {
           alive();
@@ -212,9 +213,14 @@ const parse = (block) => {
 
 const settle = (call, { stream, data }) => {
   const { status, error, errorCode, requestId, correlationId } = data;
-  if (!stream.endsWith(':responses')) quietly(call.onStatus, data);
-  else if (status === 'success') call.resolve(JSON.parse(data.data ?? 'null'));
-  else call.reject(new TebraError(errorCode ?? 'error', error ?? 'the request failed', { requestId, correlationId }));
+  const fail = (code, message) => call.reject(new TebraError(code, message, { requestId, correlationId }));
+  if (!stream.endsWith(':responses')) return quietly(call.onStatus, data);
+  if (status !== 'success') return fail(errorCode ?? 'error', error ?? 'the request failed');
+  try {
+    call.resolve(JSON.parse(data.data ?? 'null'));
+  } catch { // an event that throws would come again for ever
+    fail('bad_response', 'the answer is not JSON');
+  }
 };
 
 const withResolvers = () => {

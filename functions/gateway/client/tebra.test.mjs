@@ -63,6 +63,37 @@ test('an error rejects, with its code', async (t) => {
   await assert.rejects(g.client().call('x'), (e) => e instanceof TebraError && e.code === 'rejected' && e.message === 'no');
 });
 
+test('an answer that is not JSON rejects its call, and no other', async (t) => {
+  const g = await gateway(t, { accepted: (post) => g.answer(post, post.action === 'bad' ? { data: '<html>' } : {}) });
+  const c = g.client();
+  const bad = c.call('bad');
+  await assert.rejects(bad, (e) => e instanceof TebraError && e.code === 'bad_response');
+  assert.deepEqual(await c.call('good'), { n: 1 });
+  assert.equal(g.seen.events.length, 1);
+});
+
+test('a gateway that says when to come again, in whatever form, is not asked at once', async (t) => {
+  let at;
+  const g = await gateway(t, {
+    post: (post, response, seen) => {
+      if (seen.posts.length > 4) return false;
+      at ??= performance.now();
+      response.writeHead(503, { 'Retry-After': 'Sat, 28 Nov 2026 00:00:00 GMT' }).end();
+      return true;
+    },
+    accepted: (post) => g.answer(post),
+  });
+  t.mock.method(Math, 'random', () => 0.2);
+  await g.client().call('x');
+  assert.ok(performance.now() - at >= 0.2 * (250 + 500 + 1000 + 2000) - 50, 'four refusals in ' + (performance.now() - at) + ' ms');
+});
+
+test('a connection that hangs before it begins is opened again', async (t) => {
+  const g = await gateway(t, { events: (request, response, seen) => seen.events.length === 1, accepted: (post) => g.answer(post) });
+  await g.client({ silence: 50 }).call('x');
+  assert.ok(g.seen.events.length >= 2);
+});
+
 test('statuses are told of', async (t) => {
   const g = await gateway(t, { accepted: (post) => {
     g.send('status', { ...post, status: 'pending' });
