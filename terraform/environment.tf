@@ -64,17 +64,22 @@ locals {
       OTEL_TRACES_SAMPLER_ARG     = tostring(var.trace_ratio)
     }
     gateway = {
-      FUNCTION_TARGET          = "Gateway"
-      GOOGLE_CLOUD_PROJECT     = var.project_id
-      REDIS_CA_CERT            = local.redis_ca_cert
-      STREAM_PREFIX            = var.stream_prefix
-      MAX_REQUEST_BYTES        = tostring(var.max_request_bytes)
-      RETENTION                = "${var.stream_retention_hours}h"
-      GATEWAY_ORIGINS          = join(",", var.gateway_origins)
-      GATEWAY_USER_RATE        = tostring(var.gateway_user_rate)
-      GATEWAY_STREAM_TIME      = "${var.gateway_stream_minutes}m"
-      GATEWAY_MAX_STREAMS      = tostring(local.gateway_concurrency)
-      GATEWAY_MAX_USER_STREAMS = tostring(var.gateway_max_user_streams)
+      FUNCTION_TARGET             = "Gateway"
+      GOOGLE_CLOUD_PROJECT        = var.project_id
+      REDIS_CA_CERT               = local.redis_ca_cert
+      STREAM_PREFIX               = var.stream_prefix
+      MAX_REQUEST_BYTES           = tostring(var.max_request_bytes)
+      RETENTION                   = "${var.stream_retention_hours}h"
+      GATEWAY_ORIGINS             = join(",", var.gateway_origins)
+      GATEWAY_USER_RATE           = tostring(var.gateway_user_rate)
+      GATEWAY_STREAM_TIME         = "${var.gateway_stream_minutes}m"
+      GATEWAY_MAX_STREAMS         = tostring(local.gateway_concurrency)
+      GATEWAY_MAX_USER_STREAMS    = tostring(var.gateway_max_user_streams)
+      OTEL_SDK_DISABLED           = tostring(!var.enable_telemetry)
+      OTEL_EXPORTER_OTLP_ENDPOINT = local.otlp_endpoint
+      OTEL_RESOURCE_ATTRIBUTES    = "cloud.region=${var.region},namespace=${var.name},service.namespace=${var.name}"
+      OTEL_TRACES_SAMPLER         = "parentbased_traceidratio"
+      OTEL_TRACES_SAMPLER_ARG     = tostring(var.trace_ratio)
     }
   }
 

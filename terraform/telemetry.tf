@@ -7,7 +7,7 @@ locals {
 # Quota counts against the project, so that its use is a permission too.
 resource "google_project_iam_member" "telemetry" {
   for_each = var.enable_telemetry ? {
-    for pair in setproduct(["bridge", "process", "record"], ["roles/telemetry.writer", "roles/serviceusage.serviceUsageConsumer"]) :
+    for pair in setproduct(local.parts, ["roles/telemetry.writer", "roles/serviceusage.serviceUsageConsumer"]) :
     "${pair[0]}-${pair[1]}" => { part = pair[0], role = pair[1] }
   } : {}
 

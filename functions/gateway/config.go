@@ -8,6 +8,7 @@ import (
 
 	"tebraproxy/pkg/config"
 	"tebraproxy/pkg/tebra"
+	"tebraproxy/pkg/telemetry"
 )
 
 // Target is the function's name, as FUNCTION_TARGET has it.
@@ -27,6 +28,7 @@ type Config struct {
 	MaxUserStreams  int           `env:"GATEWAY_MAX_USER_STREAMS" envDefault:"20"`
 	MaxRequestBytes int           `env:"MAX_REQUEST_BYTES" envDefault:"1048576"`
 	Retention       time.Duration `env:"RETENTION" envDefault:"24h"`
+	Telemetry       telemetry.Config
 }
 
 // Bounds of the configuration.
@@ -79,7 +81,7 @@ func (c *Config) Validate() []string {
 		}
 		c.Origins[i] = origin
 	}
-	return found
+	return append(found, c.Telemetry.Problems()...)
 }
 
 // parseOrigin reads an origin and returns it as browsers write it: the scheme and

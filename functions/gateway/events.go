@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"os"
 	"slices"
 	"time"
+
+	"tebraproxy/pkg/telemetry"
 )
 
 const (
@@ -56,8 +59,35 @@ func (g *Gateway) events(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), g.lasting(who))
 	defer cancel()
-	if err := s.run(ctx, at, lost); err != nil {
+	ended := g.seen.Streaming()
+	err = s.run(ctx, at, lost)
+	ended(g.whyEnded(ctx, err))
+	if err != nil {
 		g.log.Debug("an event stream ended", "error", err)
+	}
+}
+
+// whyEnded says why an event stream ended, in a word of package telemetry's. ctx is
+// what bounded it.
+func (g *Gateway) whyEnded(ctx context.Context, err error) string {
+	var wrong *TokenError
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, errUnread): // of a write; the server ends ctx then
+		return telemetry.StreamSlow
+	case errors.Is(ctx.Err(), context.Canceled):
+		return telemetry.StreamLeft
+	case ctx.Err() != nil:
+		return telemetry.StreamOver
+	case errors.As(err, &wrong):
+		return telemetry.StreamRevoked
+	case errors.Is(err, errUnread):
+		return telemetry.StreamFailed
+	case errors.Is(err, errLetGo) && !g.hub.running():
+		return telemetry.StreamStopping
+	case errors.Is(err, errLetGo), errors.Is(err, context.DeadlineExceeded): // by the hub, or over what it missed
+		return telemetry.StreamSlow
+	default: // a write that went nowhere
+		return telemetry.StreamLeft
 	}
 }
 

@@ -4,13 +4,16 @@ import (
 	"context"
 	_ "embed"
 	"log/slog"
+	"maps"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
 	"tebraproxy/pkg/rate"
 	"tebraproxy/pkg/tebra"
+	"tebraproxy/pkg/telemetry"
 )
 
 // Script is the JavaScript client, an ES module.
@@ -23,6 +26,8 @@ type Deps struct {
 	Redis    redis.UniversalClient
 	Verifier Verifier
 	Log      *slog.Logger
+	// Telemetry may be nil: then nothing is observed.
+	Telemetry *telemetry.Telemetry
 }
 
 // Gateway is the handler of all its paths. It is safe for concurrent use.
@@ -35,6 +40,7 @@ type Gateway struct {
 	hub      *hub
 	past     *past
 	log      *slog.Logger
+	seen     *telemetry.Gateway // nil where nothing is observed
 	routes   http.Handler
 
 	heartbeat, recheck time.Duration
@@ -56,6 +62,7 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 	}
 	g := &Gateway{
 		cfg: cfg, keys: keys, rdb: deps.Redis, verifier: deps.Verifier, log: deps.Log,
+		seen:      deps.Telemetry.Gateway(slices.Sorted(maps.Keys(methods)), refusals),
 		limiter:   rate.New(deps.Redis, keys),
 		hub:       newHub(deps.Redis, keys, cfg.MaxStreams, cfg.MaxUserStreams, deps.Log),
 		heartbeat: heartbeat, recheck: recheck,
@@ -67,7 +74,7 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 	mux.HandleFunc("GET /v1/tebra.js", script)
 	mux.HandleFunc("GET /healthz", g.health)
 	mux.HandleFunc("/", unknownPath)
-	g.routes = newCORS(cfg.Origins, mux)
+	g.routes = g.seen.Handler(newCORS(cfg.Origins, mux))
 	return g, nil
 }
 

@@ -2,6 +2,8 @@ package gateway
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -146,6 +148,9 @@ func emitEarliest(ctx context.Context, both [streams]*pages, emit func(*event) e
 	}
 }
 
+// errUnread says that Redis did not give what a client missed.
+var errUnread = errors.New("reading what a client missed")
+
 // pages reads one client's events of a stream, a page at a time.
 type pages struct {
 	past     *past
@@ -186,7 +191,7 @@ func (p *pages) fill(ctx context.Context) error {
 	key := p.past.keys[p.stream]
 	found, err := page(ctx, p.past.rdb, key, p.from, p.to, mostPage, pageBytes)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errUnread, err)
 	}
 	for _, e := range eventsOf(p.stream, found) {
 		p.from = e.id

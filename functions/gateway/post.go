@@ -73,7 +73,7 @@ func (g *Gateway) post(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	request, err := g.request(body, who.UserID)
+	request, err := g.request(body, who.UserID, g.seen.Traceparent(r.Context()))
 	if err != nil {
 		refuseBody(w, err)
 		return
@@ -88,6 +88,7 @@ func (g *Gateway) post(w http.ResponseWriter, r *http.Request) {
 		g.log.Warn("a request could not be put on the stream", "error", err)
 		refuseFor(w, http.StatusServiceUnavailable, "unavailable", "requests can't be taken right now; send it again with the same id", time.Second)
 	default:
+		g.seen.Posted(ctx, request, answer.Entry)
 		writeJSON(w, http.StatusAccepted, answer)
 	}
 }
@@ -147,11 +148,11 @@ type asked struct{ id, correlationID, action, params string }
 // request reads a body into what goes on the stream, in the user's name whatever
 // the body says. Its errors name fields and quote nothing.
 //
-// A browser's traceparent does not go along. Its sampled flag would have a bridge
-// trace as many requests as browsers like, and without the flag a bridge that goes
-// by the parent would trace none of them. Without a parent the bridge derives the
-// trace's ID from the entry, and its own sampling ratio holds.
-func (g *Gateway) request(body []byte, user string) (tebra.Request, error) {
+// traceparent is the gateway's own, "" where it traces nothing: then the bridge
+// begins the trace. A browser's never goes along as it came. Its sampled flag would
+// have all that comes after trace as many requests as browsers like, and without
+// the flag none of them.
+func (g *Gateway) request(body []byte, user, traceparent string) (tebra.Request, error) {
 	a, err := parseBody(body)
 	if err != nil {
 		return tebra.Request{}, err
@@ -172,16 +173,20 @@ func (g *Gateway) request(body []byte, user string) (tebra.Request, error) {
 	// By the rules that a bridge will read it by, its size among them.
 	return tebra.DecodeEntry(entryOf(tebra.Request{
 		ID: a.id, Action: a.action, Params: json.RawMessage(a.params), UserID: user, Timestamp: tebra.FormatTime(time.Now()),
-		CorrelationID: a.correlationID, Metadata: publisher,
+		CorrelationID: a.correlationID, Metadata: publisher, Traceparent: traceparent,
 	}), g.cfg.MaxRequestBytes)
 }
 
 // entryOf returns the fields and values of a request's entry.
 func entryOf(r tebra.Request) []string {
-	return []string{
+	fields := []string{
 		"id", r.ID, "action", r.Action, "params", string(r.Params), "userId", r.UserID, "timestamp", r.Timestamp,
 		"correlationId", r.CorrelationID, "_metadata", string(r.Metadata),
 	}
+	if r.Traceparent != "" {
+		fields = append(fields, "traceparent", r.Traceparent)
+	}
+	return fields
 }
 
 // parseBody reads the one JSON object that a body is. Other members than it knows

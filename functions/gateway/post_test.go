@@ -53,9 +53,9 @@ func TestWhatIsLeftOutIsFilledIn(t *testing.T) {
 	}
 }
 
-// TestNoBrowserDecidesWhatIsTraced: a request goes on without a parent, whatever
-// came with it, so that a bridge's sampling ratio holds.
-func TestNoBrowserDecidesWhatIsTraced(t *testing.T) {
+// TestWithoutTracingTheBridgeBeginsTheTrace: a request goes on without a parent,
+// whatever came with it, so that the bridge's sampling ratio holds.
+func TestWithoutTracingTheBridgeBeginsTheTrace(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, peertest.Redis(t), nil)
 	for _, sent := range []string{"", "nonsense", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"} {
@@ -223,7 +223,7 @@ func FuzzParseBody(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		g := &Gateway{cfg: Config{MaxRequestBytes: 1 << 20}}
-		r, err := g.request(body, "alice")
+		r, err := g.request(body, "alice", "")
 		if err == nil && (r.UserID != "alice" || r.Action == "" || r.ID == "" || r.CorrelationID == "" || len(r.Params) == 0 || r.Params[0] != '{') {
 			t.Errorf("request(%q) = %+v, which is not whole", body, r)
 		}

@@ -23,6 +23,7 @@ import (
 	"tebraproxy/pkg/peertest"
 	"tebraproxy/pkg/stream"
 	"tebraproxy/pkg/tebra"
+	"tebraproxy/pkg/telemetry"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(peertest.TestingM{M: m}) }
@@ -63,6 +64,8 @@ type fixture struct {
 	keys   tebra.Keys
 	tokens *fakeTokens
 	url    string
+
+	telemetry *telemetry.Telemetry // nil observes nothing
 }
 
 var prefixes atomic.Int64
@@ -84,7 +87,7 @@ func newFixture(t testing.TB, server *peertest.RedisServer, change func(*fixture
 	options, err := stream.Options(server.URL(), "")
 	f.must(err)
 	rdb := redis.NewClient(options)
-	f.g, err = New(f.cfg, Deps{Redis: rdb, Verifier: f.tokens, Log: slog.New(slog.DiscardHandler)})
+	f.g, err = New(f.cfg, Deps{Redis: rdb, Verifier: f.tokens, Log: slog.New(slog.DiscardHandler), Telemetry: f.telemetry})
 	f.must(err)
 	if change != nil {
 		change(f)

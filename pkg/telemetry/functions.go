@@ -51,14 +51,24 @@ func (f *Functions) Handler(name string, fn http.Handler) http.Handler {
 		return fn
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		began, seen := time.Now(), &statusWriter{ResponseWriter: w, status: http.StatusOK}
+		began, seen, panicked := time.Now(), &statusWriter{ResponseWriter: w, status: http.StatusOK}, true
+		defer func() {
+			if panicked { // which the server answers with 500
+				seen.status = http.StatusInternalServerError
+			}
+			f.pushed(name, r.Method, seen.status, time.Since(began))
+		}()
 		fn.ServeHTTP(seen, r)
-		f.pushes.Add(r.Context(), 1, metric.WithAttributeSet(attribute.NewSet(
-			attribute.String("function", name), attribute.String("code", strconv.Itoa(seen.status)))))
-		f.push.Record(r.Context(), time.Since(began).Seconds(), metric.WithAttributeSet(attribute.NewSet(
-			attribute.String("http.request.method", http.MethodPost), attribute.String("url.scheme", "https"),
-			attribute.String("http.route", "/"+name), attrStatus.Int(seen.status))))
+		panicked = false
 	})
+}
+
+// pushed notes a push that was answered.
+func (f *Functions) pushed(name, method string, status int, took time.Duration) {
+	f.pushes.Add(context.Background(), 1, metric.WithAttributeSet(attribute.NewSet(
+		attribute.String("function", name), attribute.String("code", strconv.Itoa(status)))))
+	f.push.Record(context.Background(), took.Seconds(), metric.WithAttributeSet(attribute.NewSet(
+		httpAttributes(method, "/"+name, status)...)))
 }
 
 // statusWriter remembers the status that a handler answers with.

@@ -64,9 +64,9 @@ func mix(x uint64) uint64 {
 // traceparentBytes is the length of a version-00 W3C traceparent.
 const traceparentBytes = 55
 
-// parseTraceparent reads a traceparent whose form package tebra has checked.
+// parseTraceparent reads a traceparent of version 00.
 func parseTraceparent(s string) (trace.SpanContext, bool) {
-	if len(s) != traceparentBytes {
+	if len(s) != traceparentBytes || s[:3] != "00-" || s[35] != '-' || s[52] != '-' {
 		return trace.SpanContext{}, false
 	}
 	var id trace.TraceID

@@ -134,10 +134,13 @@ run "locking_is_a_variable" {
 
 run "programs_send_their_telemetry_and_may" {
   command = plan
+  variables {
+    enable_gateway = true
+  }
 
   assert {
     condition = alltrue([
-      for part in ["bridge", "process", "record"] :
+      for part in ["bridge", "process", "record", "gateway"] :
       local.environment[part].OTEL_SDK_DISABLED == "false" && local.environment[part].OTEL_EXPORTER_OTLP_ENDPOINT == "https://telemetry.googleapis.com" &&
       strcontains(local.environment[part].OTEL_RESOURCE_ATTRIBUTES, "cloud.region=us-central1") &&
       contains(keys(google_project_iam_member.telemetry), "${part}-roles/telemetry.writer")
@@ -161,7 +164,7 @@ run "without_telemetry_nothing_is_sent_and_nobody_called" {
     error_message = "there are alerts on metrics that nobody sends"
   }
   assert {
-    condition     = alltrue([for part in ["bridge", "process", "record"] : local.environment[part].OTEL_SDK_DISABLED == "true"])
+    condition     = alltrue([for part in ["bridge", "process", "record", "gateway"] : local.environment[part].OTEL_SDK_DISABLED == "true"])
     error_message = "telemetry is sent all the same"
   }
 }

@@ -157,7 +157,13 @@ func runGateway(ctx context.Context, environ []string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	g, err := gateway.New(s.Config, gateway.Deps{Redis: rdb, Verifier: firebase.NewTokens(accounts, s.Project), Log: log})
+	seen, stopTelemetry, err := observe(ctx, s.Telemetry, s.Target, log)
+	if err != nil {
+		return err
+	}
+	defer stopTelemetry()
+	g, err := gateway.New(s.Config, gateway.Deps{
+		Redis: rdb, Verifier: firebase.NewTokens(accounts, s.Project), Log: log, Telemetry: seen})
 	if err != nil {
 		return &config.Error{Problems: []string{err.Error()}}
 	}
