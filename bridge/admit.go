@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -67,6 +68,11 @@ func (b *Bridge) take(ctx, hard context.Context) (*batch, error) {
 	defer b.admitMu.Unlock()
 	b.readMu.Unlock()
 	reading = false
+	if b.outdated(bt.taken) {
+		bt.unfinished = true
+		b.finish(bt)
+		return nil, nil
+	}
 	if careful {
 		err = b.admitCarefully(hard, bt)
 	} else {
@@ -79,6 +85,10 @@ func (b *Bridge) take(ctx, hard context.Context) (*batch, error) {
 	}
 	return bt, nil
 }
+
+// outdated reports whether what was taken then may be claimed by another bridge
+// before long, if it wasn't yet: it is to be read again, with care.
+func (b *Bridge) outdated(taken time.Time) bool { return time.Since(taken) > b.cfg.ClaimIdle/2 }
 
 // read returns entries, and whether they may have been here before. What may be
 // pending for us unbeknownst to us comes first. The caller holds readMu.
@@ -258,7 +268,11 @@ func (b *Bridge) place(ctx context.Context, bt *batch) error {
 func (b *Bridge) admitCarefully(ctx context.Context, bt *batch) error {
 	ctx, cancel := context.WithTimeout(ctx, redisTimeout)
 	defer cancel()
-	if err := b.settleAnswered(ctx, bt); err != nil {
+	over, err := b.settleAnswered(ctx, bt)
+	if err != nil {
+		return err
+	}
+	if err := b.closeAnswered(ctx, over); err != nil {
 		return err
 	}
 	if err := b.findOpen(ctx, bt.items); err != nil {
@@ -268,8 +282,9 @@ func (b *Bridge) admitCarefully(ctx context.Context, bt *batch) error {
 	return b.place(ctx, bt)
 }
 
-// settleAnswered moves the entries that have their answer out of the items.
-func (b *Bridge) settleAnswered(ctx context.Context, bt *batch) error {
+// settleAnswered moves the entries that have their answer out of the items, and
+// returns their IDs.
+func (b *Bridge) settleAnswered(ctx context.Context, bt *batch) (over []string, err error) {
 	refs := make([]ledger.Ref, 0, len(bt.items)+len(bt.rejects))
 	for i := range bt.items {
 		refs = append(refs, ledger.Ref{Hash: bt.items[i].envelope.Ledger, EntryID: bt.items[i].entryID()})
@@ -280,7 +295,12 @@ func (b *Bridge) settleAnswered(ctx context.Context, bt *batch) error {
 	}
 	standings, err := b.deps.Ledger.Lookup(ctx, refs)
 	if err != nil {
-		return err
+		return nil, err
+	}
+	for i, standing := range standings {
+		if standing == ledger.AnsweredHere || standing == ledger.SupersededHere {
+			over = append(over, refs[i].EntryID)
+		}
 	}
 	rest := bt.items[:0]
 	for i, it := range bt.items {
@@ -296,6 +316,28 @@ func (b *Bridge) settleAnswered(ctx context.Context, bt *batch) error {
 	spared := standings[len(bt.items):]
 	bt.items = rest
 	bt.spareServed(spared)
+	return over, nil
+}
+
+// closeAnswered makes sure that entries which have their answer are open in no lane.
+// Who had one in hand may have made it open again just after it was answered, and
+// died before it could publish it once more: then no function closes it.
+func (b *Bridge) closeAnswered(ctx context.Context, ids []string) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	lanes, err := b.lanes.all(ctx, b.deps.Redis, b.deps.Keys)
+	if err != nil {
+		return err
+	}
+	pipe := b.deps.Redis.Pipeline()
+	for _, lane := range lanes {
+		pipe.ZRem(ctx, b.deps.Keys.Open(lane), ids)
+		pipe.ZRem(ctx, b.deps.Keys.Retrying(lane), ids)
+	}
+	if _, err := pipe.Exec(ctx); err != nil {
+		return fmt.Errorf("closing %d entries that have their answer: %w", len(ids), err)
+	}
 	return nil
 }
 
@@ -377,17 +419,31 @@ func (b *Bridge) seatOrPark(ctx context.Context, lane string, items []*item) err
 		b.lanes.justParked(lane)
 		return b.park(ctx, lane, items)
 	}
-	given, err := b.stream.Reserve(ctx, lane, window, seats(items))
+	seatings, err := b.stream.Reserve(ctx, lane, window, b.consumer, seats(items))
 	if err != nil {
 		return err
 	}
-	for _, it := range items[:given] {
-		it.seated = true
+	lost := 0
+	for i, it := range items {
+		switch seatings[i] {
+		case stream.Seated:
+			it.seated = true
+		case stream.Waits:
+			b.lanes.justParked(lane)
+		case stream.Lost:
+			lost++
+		}
 	}
-	if given < len(items) {
-		b.lanes.justParked(lane)
-	}
+	b.sayLost(lost)
 	return nil
+}
+
+// sayLost notes that entries that this bridge was about to give room to are another's
+// by now: it was so slow that they were claimed. It leaves them alone.
+func (b *Bridge) sayLost(entries int) {
+	if entries > 0 {
+		b.log.Warn("another bridge has claimed what this one was slow to admit", "entries", entries)
+	}
 }
 
 // mustWait reports whether others of the lane wait already, so that there is no
@@ -411,18 +467,20 @@ func (b *Bridge) note(ctx context.Context, items []item) error {
 	}
 	pipe := b.deps.Redis.TxPipeline()
 	b.tellPending(ctx, pipe, items)
-	open := map[string][]redis.Z{}
+	byLane := map[string][]*item{}
 	for i := range items {
 		it := &items[i]
 		lane := it.envelope.Lane
 		if _, exact := b.lanes.window(lane); it.seated && !exact {
-			open[lane] = append(open[lane], redis.Z{Score: float64(it.arrival.UnixMilli()), Member: it.entryID()})
+			byLane[lane] = append(byLane[lane], it)
 		}
 	}
-	used := map[string][2]*redis.IntCmd{}
-	for lane, members := range open {
-		pipe.ZAddNX(ctx, b.deps.Keys.Open(lane), members...)
-		used[lane] = [2]*redis.IntCmd{pipe.ZCard(ctx, b.deps.Keys.Open(lane)), pipe.ZCard(ctx, b.deps.Keys.Retrying(lane))}
+	opened := make(map[string]opening, len(byLane))
+	for lane, seated := range byLane {
+		opened[lane] = opening{
+			lost: b.stream.Open(ctx, pipe, lane, b.consumer, seats(seated)),
+			open: pipe.ZCard(ctx, b.deps.Keys.Open(lane)), retrying: pipe.ZCard(ctx, b.deps.Keys.Retrying(lane)),
+		}
 	}
 	if pipe.Len() == 0 {
 		return nil
@@ -430,10 +488,32 @@ func (b *Bridge) note(ctx context.Context, items []item) error {
 	if _, err := pipe.Exec(ctx); err != nil {
 		return fmt.Errorf("admitting %d entries: %w", len(items), err)
 	}
-	for lane, n := range used {
-		b.lanes.sawRoom(lane, int(n[0].Val()-n[1].Val()))
+	for lane, o := range opened {
+		b.lanes.sawRoom(lane, int(o.open.Val()-o.retrying.Val()))
+		lost, err := o.lost.StringSlice()
+		if err != nil {
+			return fmt.Errorf("admitting %d entries to lane %s: %w", len(items), lane, err)
+		}
+		b.unseat(byLane[lane], lost)
 	}
 	return nil
+}
+
+// opening is what Redis is asked when entries of a lane without a limit become open.
+type opening struct {
+	lost           *redis.Cmd
+	open, retrying *redis.IntCmd
+}
+
+// unseat takes their room from the items of entries that are another bridge's by now.
+func (b *Bridge) unseat(items []*item, lost []string) {
+	if len(lost) == 0 {
+		return
+	}
+	for _, it := range items {
+		it.seated = !slices.Contains(lost, it.entryID())
+	}
+	b.sayLost(len(lost))
 }
 
 // tellPending adds a status to pipe for each item that nobody was told about.
@@ -463,7 +543,8 @@ func (b *Bridge) tell(ctx context.Context, pipe redis.Pipeliner, args []any, now
 	return args
 }
 
-// keepSeated drops the items that were parked: they are in no bridge's hand now.
+// keepSeated drops the items that were parked, which are in no bridge's hand now, and
+// those that are in another's.
 func (bt *batch) keepSeated() {
 	kept := bt.items[:0]
 	for _, it := range bt.items {

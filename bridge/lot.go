@@ -173,8 +173,7 @@ func (b *Bridge) parkLot(ctx context.Context, p *pulse) {
 			b.lot.await(ctx, pause)
 			continue
 		}
-		// After so long another bridge may have claimed the entries: read again.
-		old := time.Since(g.since) > b.cfg.ClaimIdle/2
+		old := b.outdated(g.since)
 		var err error
 		if !old {
 			err = b.parkGroup(ctx, g)

@@ -12,35 +12,76 @@ import (
 	"tebraproxy/pkg/tebra"
 )
 
+// mine is the beginning of scripts that give entries room: only who has an entry
+// in hand may. A bridge that stood still between reading an entry and this may
+// find that another has claimed it, published it and acknowledged it; the entry may
+// have its answer by now, and nobody would close it again.
+const mine = `
+local function mine(id)
+  return #redis.call('XPENDING', requests, bridge, id, id, 1, consumer) > 0
+end
+`
+
+// open gives entries room in a lane, without asking how much there is. It is sent
+// whole, because in a transaction nothing can be sent again.
+//
+//	KEYS  1 open (of the lane), 2 requests
+//	ARGV  1 group bridge, 2 consumer, then for each entry its ID and its arrival in
+//	      milliseconds
+//	returns the IDs of those that are no longer in the consumer's hand
+const open = `
+local requests, bridge, consumer = KEYS[2], ARGV[1], ARGV[2]
+` + mine + `
+local lost, add = {}, {'ZADD', KEYS[1], 'NX'}
+for i = 3, #ARGV, 2 do
+  if mine(ARGV[i]) then
+    add[#add + 1] = ARGV[i + 1]
+    add[#add + 1] = ARGV[i]
+  else
+    lost[#lost + 1] = ARGV[i]
+  end
+end
+if #add > 3 then redis.call(unpack(add)) end
+return lost
+`
+
 // reserve gives the first entries of a batch the room that their lane has left,
 // and parks the others. What waits already goes first: while any is parked, all
 // are.
 //
 //	KEYS  1 open, 2 retrying (both of the lane), 3 requests
-//	ARGV  1 group parked, 2 group bridge, 3 lane, 4 window, then for each entry
-//	      its ID and its arrival in milliseconds
-//	returns how many were given room
+//	ARGV  1 group parked, 2 group bridge, 3 consumer, 4 lane, 5 window, then for each
+//	      entry its ID and its arrival in milliseconds
+//	returns for each entry 1 if it was given room, 0 if it was parked, and -1 if it is
+//	no longer in the consumer's hand
 var reserve = redis.NewScript(`
-local room = tonumber(ARGV[4]) - math.max(redis.call('ZCARD', KEYS[1]) - redis.call('ZCARD', KEYS[2]), 0)
-if room > 0 and #redis.call('XPENDING', KEYS[3], ARGV[1], '-', '+', 1, ARGV[3]) > 0 then room = 0 end
-local given, rest = 0, {}
-for i = 5, #ARGV, 2 do
-  if given < room then
-    redis.call('ZADD', KEYS[1], 'NX', ARGV[i + 1], ARGV[i])
-    given = given + 1
-  else
-    rest[#rest + 1] = ARGV[i]
+local requests, bridge, consumer = KEYS[3], ARGV[2], ARGV[3]
+` + mine + `
+local room = tonumber(ARGV[5]) - math.max(redis.call('ZCARD', KEYS[1]) - redis.call('ZCARD', KEYS[2]), 0)
+if room > 0 and #redis.call('XPENDING', KEYS[3], ARGV[1], '-', '+', 1, ARGV[4]) > 0 then room = 0 end
+local seatings, rest = {}, {}
+for i = 6, #ARGV, 2 do
+  local seating = -1
+  if mine(ARGV[i]) then
+    if room > 0 then
+      redis.call('ZADD', KEYS[1], 'NX', ARGV[i + 1], ARGV[i])
+      room, seating = room - 1, 1
+    else
+      rest[#rest + 1] = ARGV[i]
+      seating = 0
+    end
   end
+  seatings[#seatings + 1] = seating
 end
 if #rest > 0 then
-  local claim = {'XCLAIM', KEYS[3], ARGV[1], ARGV[3], 0}
+  local claim = {'XCLAIM', KEYS[3], ARGV[1], ARGV[4], 0}
   for _, id in ipairs(rest) do claim[#claim + 1] = id end
   claim[#claim + 1] = 'FORCE'
   claim[#claim + 1] = 'JUSTID'
   local parked = redis.call(unpack(claim))
   if #parked > 0 then redis.call('XACK', KEYS[3], ARGV[2], unpack(parked)) end
 end
-return given
+return seatings
 `)
 
 // park moves entries from hand into a lane's waiting line.
@@ -209,20 +250,53 @@ type Seat struct {
 	Arrival time.Time
 }
 
-// Reserve gives room in a lane to the first of seats, as many as fit into its
-// window, and parks the others, which thereby leave the caller's hand. It
-// returns how many were given room. At most 1,000 seats a call.
-func (s *Stream) Reserve(ctx context.Context, lane string, window int, seats []Seat) (given int, err error) {
-	args := make([]any, 0, 4+2*len(seats))
-	args = append(args, tebra.GroupParked, tebra.GroupBridge, lane, window)
-	for _, seat := range seats {
-		args = append(args, seat.EntryID, seat.Arrival.UnixMilli())
+// Seating is what became of an entry that wanted room in its lane.
+type Seating int
+
+// The seatings.
+const (
+	// Lost: the entry is no longer in the consumer's hand. Another bridge has claimed
+	// it, and sees to it, or has seen to it.
+	Lost Seating = iota - 1
+	// Waits: it was parked, and thereby left the consumer's hand.
+	Waits
+	// Seated: it is open, and stays in the consumer's hand.
+	Seated
+)
+
+// Reserve gives room in a lane to the first of seats that are in consumer's hand, as
+// many as fit into its window, and parks the others. It returns what became of
+// each. At most 1,000 seats a call.
+func (s *Stream) Reserve(ctx context.Context, lane string, window int, consumer string, seats []Seat) ([]Seating, error) {
+	args := seatArgs(seats, tebra.GroupParked, tebra.GroupBridge, consumer, lane, window)
+	reply, err := reserve.Run(ctx, s.rdb, []string{s.keys.Open(lane), s.keys.Retrying(lane), s.keys.Requests()}, args...).Int64Slice()
+	if err == nil && len(reply) != len(seats) {
+		err = fmt.Errorf("%w: not a seating for each", errReply)
 	}
-	given, err = reserve.Run(ctx, s.rdb, []string{s.keys.Open(lane), s.keys.Retrying(lane), s.keys.Requests()}, args...).Int()
 	if err != nil {
-		return 0, fmt.Errorf("reserving room for %d entries in lane %s: %w", len(seats), lane, err)
+		return nil, fmt.Errorf("reserving room for %d entries in lane %s: %w", len(seats), lane, err)
 	}
-	return given, nil
+	seatings := make([]Seating, len(reply))
+	for i, n := range reply {
+		seatings[i] = Seating(n)
+	}
+	return seatings, nil
+}
+
+// Open adds to pipe that those of seats that are in consumer's hand become open in a
+// lane, whatever room there is. The command's reply, a string slice, has the IDs of
+// the others, which stay as they are. At most 1,000 seats a call.
+func (s *Stream) Open(ctx context.Context, pipe redis.Pipeliner, lane, consumer string, seats []Seat) *redis.Cmd {
+	return pipe.Eval(ctx, open, []string{s.keys.Open(lane), s.keys.Requests()}, seatArgs(seats, tebra.GroupBridge, consumer)...)
+}
+
+// seatArgs returns arguments of a script, followed by seats.
+func seatArgs(seats []Seat, args ...any) []any {
+	all := append(make([]any, 0, len(args)+2*len(seats)), args...)
+	for _, seat := range seats {
+		all = append(all, seat.EntryID, seat.Arrival.UnixMilli())
+	}
+	return all
 }
 
 // Park moves entries in hand into a lane's waiting line, from where

@@ -140,13 +140,8 @@ func TestALaneNeverHoldsMoreThanItsWindowAndTheRestWaitsInOrder(t *testing.T) {
 	b := setup(t)
 	ids := b.add(10)
 	b.read(10)
-	given, err := b.s.Reserve(t.Context(), lane, 3, seatsOf(ids[:6]))
-	if err != nil || given != 3 {
-		t.Fatalf("Reserve() = %d, %v, want 3", given, err)
-	}
-	if given, err = b.s.Reserve(t.Context(), lane, 100, seatsOf(ids[6:])); err != nil || given != 0 {
-		t.Fatalf("Reserve() behind parked entries = %d, %v, want 0", given, err)
-	}
+	b.wantSeatings(3, ids[:6], stream.Seated, stream.Seated, stream.Seated, stream.Waits, stream.Waits, stream.Waits)
+	b.wantSeatings(100, ids[6:], stream.Waits, stream.Waits, stream.Waits, stream.Waits) // behind parked ones
 	b.wantIDs("open", b.open(), ids[:3])
 	b.wantIDs("parked", b.pending(tebra.GroupParked, lane), ids[3:])
 	b.wantIDs("in hand", b.pending(tebra.GroupBridge, consumer), ids[:3])
@@ -167,14 +162,60 @@ func TestWhoWaitsOutABackoffLeavesItsRoomToOthers(t *testing.T) {
 	b := setup(t)
 	ids := b.add(4)
 	b.read(4)
-	if given, err := b.s.Reserve(t.Context(), lane, 2, seatsOf(ids[:2])); err != nil || given != 2 {
-		t.Fatalf("Reserve() = %d, %v, want 2", given, err)
-	}
+	b.wantSeatings(2, ids[:2], stream.Seated, stream.Seated)
 	if err := b.rdb.ZAdd(t.Context(), b.keys.Retrying(lane), redis.Z{Member: ids[0]}).Err(); err != nil {
 		t.Fatal(err)
 	}
-	if given, err := b.s.Reserve(t.Context(), lane, 2, seatsOf(ids[2:])); err != nil || given != 1 {
-		t.Errorf("Reserve() = %d, %v, want 1", given, err)
+	b.wantSeatings(2, ids[2:], stream.Seated, stream.Waits)
+}
+
+func TestOnlyWhoHasAnEntryInHandGivesItRoom(t *testing.T) {
+	t.Parallel()
+	for _, end := range []string{"in another's hand", "acknowledged", "parked"} {
+		t.Run(end, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			ids := b.add(4)
+			b.read(4)
+			taken := []string{ids[0], ids[2]}
+			claimed := &redis.XClaimArgs{Stream: b.keys.Requests(), Group: tebra.GroupBridge, Consumer: "b2", Messages: taken}
+			if err := b.rdb.XClaimJustID(t.Context(), claimed).Err(); err != nil {
+				t.Fatal(err)
+			}
+			var err error
+			switch end {
+			case "acknowledged":
+				err = b.s.Ack(t.Context(), taken)
+			case "parked":
+				err = b.s.Park(t.Context(), "another", taken)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.wantSeatings(1, ids, stream.Lost, stream.Seated, stream.Lost, stream.Waits)
+			b.wantIDs("open", b.open(), ids[1:2])
+
+			tx := b.rdb.TxPipeline()
+			opened := b.s.Open(t.Context(), tx, lane, consumer, seatsOf(ids[:3]))
+			if _, err := tx.Exec(t.Context()); err != nil {
+				t.Fatalf("Open() = %v", err)
+			}
+			lost, err := opened.StringSlice()
+			if err != nil {
+				t.Fatalf("Open() = %v", err)
+			}
+			b.wantIDs("lost", lost, taken)
+			b.wantIDs("open", b.open(), ids[1:2])
+		})
+	}
+}
+
+// wantSeatings reserves room for entries in the consumer's hand.
+func (b bundle) wantSeatings(window int, ids []string, want ...stream.Seating) {
+	b.Helper()
+	got, err := b.s.Reserve(b.Context(), lane, window, consumer, seatsOf(ids))
+	if err != nil || !slices.Equal(got, want) {
+		b.Fatalf("Reserve() in a window of %d = %v, %v, want %v", window, got, err, want)
 	}
 }
 

@@ -1,0 +1,140 @@
+package bridge
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"tebraproxy/pkg/peertest"
+	"tebraproxy/pkg/tebra"
+)
+
+// A bridge that stands still (paused, starved, cut off) between two steps comes
+// back to entries that another has claimed, and may have brought to their end.
+
+// lanesUsed are the lanes of the test policy's actions.
+var lanesUsed = []string{tebra.DefaultLane, "slow"}
+
+// checkNothingIsOpen fails the test if an entry takes room in a lane.
+func (b *bundle) checkNothingIsOpen() {
+	b.Helper()
+	for _, lane := range lanesUsed {
+		for _, key := range []string{b.keys.Open(lane), b.keys.Retrying(lane)} {
+			ids, err := b.rdb.ZRange(b.Context(), key, 0, -1).Result()
+			if err != nil {
+				b.Fatalf("ZRANGE: %v", err)
+			}
+			if len(ids) > 0 {
+				b.Errorf("%s = %v, want nothing: all have their answer", key, ids)
+			}
+		}
+	}
+}
+
+func TestABridgeThatWasSlowToAdmitLeavesToAnotherWhatThatOneClaimed(t *testing.T) {
+	t.Parallel()
+	for name, admit := range map[string]func(*Bridge, context.Context, *batch) error{
+		"new entries":     (*Bridge).admit,
+		"claimed entries": (*Bridge).place, // as after the ledger was asked
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			slow := b.assemble()
+			if err := slow.join(t.Context()); err != nil {
+				t.Fatalf("join() = %v", err)
+			}
+			ids := append(append(b.add(3, "quick"), b.add(3, "change")...), b.add(3, "slow")...)
+			entries, err := slow.stream.Read(t.Context(), slow.consumer, len(ids), time.Second)
+			if err != nil || len(entries) != len(ids) {
+				t.Fatalf("Read() = %d entries, %v, want %d", len(entries), err, len(ids))
+			}
+			bt := slow.newBatch(entries)
+
+			if err := slow.stream.GiveBack(t.Context(), slow.consumer, ids); err != nil { // so they are idle for long
+				t.Fatal(err)
+			}
+			b.start("CLAIM_IDLE=1s")
+			b.checkPromises(ids)
+			b.complete(ids)
+
+			if err := admit(slow.Bridge, t.Context(), bt); err != nil {
+				t.Fatalf("admitting = %v", err)
+			}
+			b.checkNothingIsOpen()
+			if n := len(bt.items); n != 0 {
+				t.Errorf("the slow bridge goes on with %d of the entries, want none", n)
+			}
+			if got := b.pending(tebra.GroupParked, ""); len(got) > 0 {
+				t.Errorf("parked = %v, want nothing", got)
+			}
+		})
+	}
+}
+
+func TestABridgeThatIsHeldUpLongReadsAgainWithCare(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	slow := b.assemble("CLAIM_IDLE=1s", "MAX_REQUEST_BYTES=65536") // so that its first batch has room for all
+	slow.admitMu.Lock()                                            // another of its goroutines is at it
+	goOn := sync.OnceFunc(slow.admitMu.Unlock)
+	defer goOn()
+	ids := append(append(b.add(3, "quick"), b.add(3, "change")...), b.add(3, "slow")...)
+	slow.begin(t)
+	peertest.Eventually(t, wait, "the slow bridge to have read everything", func() bool {
+		return len(b.pending(tebra.GroupBridge, slow.consumer)) == len(ids)
+	})
+	other := b.start("CLAIM_IDLE=1s")
+	b.waitPublished(ids)
+	b.waitSettled()
+	other.stop(t)
+	b.complete(ids)
+	goOn()
+	later := b.add(1, "quick") // goes the same way
+	b.checkPromises(append(ids, later...))
+	b.complete(later)
+
+	b.checkNothingIsOpen()
+	want := []tebra.State{tebra.Pending, tebra.Processing, tebra.Success}
+	for id, got := range b.statuses() {
+		if !slices.Equal(got, want) {
+			t.Errorf("statuses of request %s: %v, want %v", id, got, want)
+		}
+	}
+	if n := len(b.sink.requests()); n != len(ids)+1 {
+		t.Errorf("%d messages were published, want %d", n, len(ids)+1)
+	}
+}
+
+func TestAnEntryThatWasMadeOpenAfterItsAnswerIsClosedByWhoClaimsIt(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	first := b.start()
+	ids := append(append(b.add(2, "quick"), b.add(2, "change")...), b.add(2, "slow")...)
+	b.checkPromises(ids)
+	first.stop(t)
+	b.complete(ids)
+	// A second bridge had claimed them, looked for their answers just before those
+	// came, and died just after it had given them room.
+	for i, id := range ids {
+		if err := b.rdb.Do(t.Context(), "XCLAIM", b.keys.Requests(), tebra.GroupBridge, "dead", 0, id, "IDLE", 3_600_000, "FORCE", "JUSTID").Err(); err != nil {
+			t.Fatal(err)
+		}
+		lane := lanesUsed[i/4]
+		for _, key := range []string{b.keys.Open(lane), b.keys.Retrying(lane)} {
+			if err := b.rdb.ZAdd(t.Context(), key, redis.Z{Member: id}).Err(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	b.start("CLAIM_IDLE=1s")
+	b.waitSettled()
+	b.checkNothingIsOpen()
+	if n := len(b.sink.requests()); n != len(ids) {
+		t.Errorf("%d messages were published, want %d", n, len(ids))
+	}
+}
