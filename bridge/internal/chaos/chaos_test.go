@@ -96,7 +96,7 @@ func chaos(t *testing.T, seed uint64) {
 	faults := newSchedule(t, f, rng(2), time.Second)
 	s := &sender{rdb: f.Client, keys: f.Keys}
 	breakAndSend(t, faults, s, all)
-	c := settle(t, f, all, faults)
+	c := settle(t, f, all, faults, dir)
 	c.check()
 	for _, name := range leaks(t, dir, "journal.jsonl", "policy.yaml") {
 		c.fail("no contents in logs", name)
@@ -173,7 +173,7 @@ func settleTimeout() time.Duration {
 // settle waits until nothing waits any more and all is answered, and then a little
 // longer, to see that nothing more comes; or until time is up, which the check
 // explains.
-func settle(t *testing.T, f *fleet.Fleet, all []planned, faults *schedule) *checker {
+func settle(t *testing.T, f *fleet.Fleet, all []planned, faults *schedule, dir string) *checker {
 	t.Helper()
 	const quiet = 3 * time.Second
 	st := stream.New(f.Client, f.Keys)
@@ -199,7 +199,7 @@ func settle(t *testing.T, f *fleet.Fleet, all []planned, faults *schedule) *chec
 		}
 	}
 	faults.note("all is settled, or time is up")
-	return newChecker(gather(t, f, all))
+	return newChecker(gather(t, f, all, dir))
 }
 
 // progress returns what changes while anything happens, and how many entries are

@@ -196,10 +196,11 @@ func (c *checker) checkNothingWaits() {
 	if !c.waiting.Idle() {
 		c.fail("nothing is left in Redis", fmt.Sprintf("%+v", c.waiting))
 	}
-	for key, n := range c.open {
-		if n > 0 {
-			c.fail("nothing is left in Redis", fmt.Sprintf("%d entries in %s", n, key))
-		}
+	for _, l := range c.left {
+		c.fail("nothing is left in Redis", l.String(), c.byEntry[l.entryID].key)
+	}
+	if len(c.left) > 0 {
+		c.fail("nothing is left in Redis", "who was there at the end:\n      "+strings.Join(c.standing, "\n      "))
 	}
 	for hash, state := range c.records {
 		if state != "done" {

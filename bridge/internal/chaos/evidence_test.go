@@ -33,7 +33,8 @@ type evidence struct {
 	records  map[string]string // state by ledger hash
 	keys     []string
 	waiting  stream.Waiting
-	open     map[string]int64 // members by key of an open or retrying set
+	left     []leftover
+	standing []string // of bridges and breaker, at the end
 }
 
 // entry is an entry of the requests stream with what it was meant to be.
@@ -74,9 +75,9 @@ func derivedID(keys tebra.Keys, entryID string) string {
 }
 
 // gather collects the evidence. What can't be read is the test's failure.
-func gather(t *testing.T, f *fleet.Fleet, all []planned) *evidence {
+func gather(t *testing.T, f *fleet.Fleet, all []planned, dir string) *evidence {
 	t.Helper()
-	ev := &evidence{answers: map[string][]answer{}, statuses: map[string][]tebra.StatusUpdate{}, records: map[string]string{}, open: map[string]int64{}}
+	ev := &evidence{answers: map[string][]answer{}, statuses: map[string][]tebra.StatusUpdate{}, records: map[string]string{}}
 	each(t, f.Client, f.Keys.Requests(), func(m redis.XMessage) {
 		n, err := strconv.Atoi(fmt.Sprint(m.Values[noteField]))
 		if err != nil || n < 0 || n >= len(all) {
@@ -98,6 +99,7 @@ func gather(t *testing.T, f *fleet.Fleet, all []planned) *evidence {
 		}
 		ev.statuses[s.CorrelationID] = append(ev.statuses[s.CorrelationID], s)
 	})
+	ev.left, ev.standing = findLeft(t, f, ev.entries, dir), standing(t, f)
 	ev.readJournal(t, f.Journal)
 	ev.readKeys(t, f)
 	ev.pullLetters(t, f)
@@ -154,10 +156,10 @@ func (ev *evidence) readJournal(t *testing.T, path string) {
 	}
 }
 
-// readKeys lists all keys, with what is left in those that are to be empty.
+// readKeys lists all keys, and the state of every record.
 func (ev *evidence) readKeys(t *testing.T, f *fleet.Fleet) {
 	t.Helper()
-	record, open, retrying := f.Keys.Ledger(""), f.Keys.Open(""), f.Keys.Retrying("")
+	record := f.Keys.Ledger("")
 	scan := f.Client.Scan(t.Context(), 0, "*", 5000).Iterator()
 	for scan.Next(t.Context()) {
 		key := scan.Val()
@@ -169,15 +171,6 @@ func (ev *evidence) readKeys(t *testing.T, f *fleet.Fleet) {
 			}
 			if state != "" {
 				ev.records[hash] = state
-			}
-		}
-		for _, prefix := range []string{open, retrying} {
-			if _, ok := cut(key, prefix); ok {
-				n, err := f.Client.ZCard(t.Context(), key).Result()
-				if err != nil {
-					t.Fatal(err)
-				}
-				ev.open[key] = n
 			}
 		}
 	}
