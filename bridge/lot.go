@@ -28,6 +28,8 @@ const (
 // caught up, or the lot is half full, or after a second. It is safe
 // for concurrent use.
 type lot struct {
+	now func() time.Time
+
 	mu      sync.Mutex
 	groups  []*lotGroup // oldest first
 	lanes   map[string]int
@@ -47,7 +49,7 @@ type lotGroup struct {
 	since time.Time
 }
 
-func (l *lot) init() { l.lanes, l.wake = map[string]int{}, make(chan struct{}, 1) }
+func (l *lot) init() { l.now, l.lanes, l.wake = time.Now, map[string]int{}, make(chan struct{}, 1) }
 
 // has reports whether something of a lane is in the lot.
 func (l *lot) has(lane string) bool {
@@ -75,7 +77,7 @@ func (l *lot) add(g *lotGroup) bool {
 func (l *lot) reading() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.asked = time.Now()
+	l.asked = l.now()
 }
 
 // saw notes whether reading is behind: it found as much as it asked for.
@@ -105,7 +107,7 @@ func (l *lot) due() (*lotGroup, time.Duration) {
 		return nil, time.Second
 	}
 	g := l.groups[0]
-	if l.isBehind() && l.entries < lotMost/2 && l.bytes < lotBytes/2 && time.Since(g.since) < lotAge {
+	if l.isBehind() && l.entries < lotMost/2 && l.bytes < lotBytes/2 && l.now().Sub(g.since) < lotAge {
 		return nil, lotPoll
 	}
 	return g, 0
@@ -114,7 +116,7 @@ func (l *lot) due() (*lotGroup, time.Duration) {
 // isBehind reports whether there is more to read. A read that takes long finds
 // nothing. The caller holds mu.
 func (l *lot) isBehind() bool {
-	return l.behind && (l.asked.IsZero() || time.Since(l.asked) < lotBlocked)
+	return l.behind && (l.asked.IsZero() || l.now().Sub(l.asked) < lotBlocked)
 }
 
 // done takes the oldest group out.
@@ -144,7 +146,7 @@ func (n *notice) bytes() int {
 // deferParking puts items that must wait for their lane into the lot, or reports
 // false when that is full.
 func (b *Bridge) deferParking(lane string, items []*item) bool {
-	g := &lotGroup{lane: lane, since: time.Now(), batch: &batch{ids: make([]string, len(items))}}
+	g := &lotGroup{lane: lane, since: b.lot.now(), batch: &batch{ids: make([]string, len(items))}}
 	for i, it := range items {
 		g.batch.ids[i] = strings.Clone(it.entryID())
 		g.bytes += len(it.entryID())
