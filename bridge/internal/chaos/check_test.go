@@ -229,8 +229,8 @@ var mustSee = []tebra.ErrorCode{
 	tebra.Malformed, tebra.TooLarge, tebra.BadResponse, tebra.OutcomeUnknown, tebra.DeadLettered, tebra.NoAnswer,
 }
 
-// checkLetters: every dead letter says why and is answered, and every failure that
-// needs a person has one.
+// checkLetters: every dead letter says why, is answered, and by the same reason, and
+// every failure that needs a person has one.
 func (c *checker) checkLetters() {
 	for _, l := range c.letters {
 		e, ours := c.byEntry[l.entryID()]
@@ -242,6 +242,8 @@ func (c *checker) checkLetters() {
 			c.fail("every dead letter says why", fmt.Sprintf("its attributes are %v", l.attributes), e.key)
 		case e.answerable() && len(c.answers[e.key]) == 0:
 			c.fail("every dead letter's request is answered", "it is not", e.key)
+		case e.answerable() && !c.fits(l, e):
+			c.fail("every dead letter fits its answer", fmt.Sprintf("its reason is %q", l.attributes[tebra.AttrReason]), e.key)
 		}
 		for name, value := range l.attributes {
 			if strings.Contains(value, canary) {
@@ -260,6 +262,18 @@ func (c *checker) checkLetters() {
 			c.fail("an entry that nobody can be answered for is a dead letter", "there is none", key)
 		}
 	}
+}
+
+// lastWords are reasons of dead letters after which nothing else may be answered. A
+// read whose letter is out may be tried once more, and what Pub/Sub gave up on may
+// have had its answer.
+var lastWords = []tebra.ErrorCode{tebra.Malformed, tebra.TooLarge, tebra.OutcomeUnknown}
+
+// fits reports whether a dead letter says the same as the answer to its entry.
+func (c *checker) fits(l letter, e entry) bool {
+	reason := tebra.ErrorCode(l.attributes[tebra.AttrReason])
+	return !slices.Contains(lastWords, reason) ||
+		slices.ContainsFunc(c.answers[e.key], func(a answer) bool { return a.ErrorCode == reason })
 }
 
 // checkNames: no contents in the names of keys.

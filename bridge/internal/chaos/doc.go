@@ -9,11 +9,13 @@
 //   - every change was executed at most once; where it was executed and the answer
 //     is not success, the answer is outcome_unknown or the API's own error;
 //   - nothing is pending, parked, open or being retried;
-//   - every dead letter has a reason, ours or Pub/Sub's, and belongs to an answered
-//     entry; every answer that says "a person must look" has a dead letter;
+//   - every dead letter has a reason, ours or Pub/Sub's, and belongs to an entry that
+//     has its answer, and no other than the letter says; every answer that says "a
+//     person must look" has a dead letter;
 //   - no contents of requests are in Redis keys, Pub/Sub attributes or logs.
 //
-// It runs when it is asked for, with one fixed seed and a random one, or with the one given:
+// .ci/run makes a short run of 2,000 requests, alone, with one fixed seed and a random
+// one, and so does the first of these; the second is the long run, with a given seed:
 //
 //	go test ./bridge/internal/chaos -v -chaos.requests 2000
 //	go test ./bridge/internal/chaos -timeout 2h -v -chaos.requests 100000 -chaos.rate 250 -chaos.seed 7
@@ -24,7 +26,7 @@
 // within 100 s, whatever the backoff. So a run on it may show entries
 // that are still waiting at the end, which no part of ours has to answer for.
 //
-// A failure names the seed, the entries with their history, and where the logs of
-// all processes are. The seed fixes which requests are sent and which faults come
+// A failure names the seed, the entries with their history, what is left of them in
+// Redis, and where the logs of all processes are. The seed fixes which requests are sent and which faults come
 // in which order; when they meet is up to the machine.
 package chaos

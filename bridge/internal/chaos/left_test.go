@@ -14,6 +14,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"tebraproxy/bridge"
 	"tebraproxy/bridge/internal/fleet"
 	"tebraproxy/pkg/stream"
 	"tebraproxy/pkg/tebra"
@@ -180,22 +181,14 @@ func linesAbout(t *testing.T, dir, entryID string) []string {
 // standing returns what the bridges and the breaker are at.
 func standing(t *testing.T, f *fleet.Fleet) []string {
 	t.Helper()
-	var lines []string
-	consumers, err := stream.New(f.Client, f.Keys).Consumers(t.Context(), tebra.GroupBridge)
+	alive, _, err := bridge.Heartbeats(t.Context(), f.Client, f.Keys)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range consumers {
-		beat, err := f.Client.HMGet(t.Context(), f.Keys.Heartbeat(c.Name), "at", "gate").Result()
-		if err != nil {
-			t.Fatal(err)
-		}
-		alive := "no heartbeat: it is gone"
-		if at, ok := beat[0].(string); ok {
-			ms, _ := strconv.ParseInt(at, 10, 64)
-			alive = fmt.Sprintf("heartbeat %s, gate %q", clockTime(time.UnixMilli(ms)), beat[1])
-		}
-		lines = append(lines, fmt.Sprintf("%s: %d in hand, asked for more %v ago, %s", c.Name, c.Pending, c.Idle, alive))
+	var lines []string
+	for _, h := range alive {
+		lines = append(lines, fmt.Sprintf("%s: started %s, heartbeat %s, gate %q, %d published, %d claimed",
+			h.Consumer, clockTime(h.Started), clockTime(h.At), h.Gate, h.Published, h.Claimed))
 	}
 	breaker, err := f.Client.HGetAll(t.Context(), f.Keys.Breaker()).Result()
 	if err != nil {
