@@ -63,14 +63,16 @@ func findLeft(t *testing.T, f *fleet.Fleet, entries []entry, dir string) []lefto
 	leftInGroups(t, f, note)
 	leftInLanes(t, f, note)
 	left := make([]leftover, 0, len(byID))
-	for _, id := range slices.Sorted(maps.Keys(byID)) {
+	ids := slices.Sorted(maps.Keys(byID))
+	lines := linesAbout(t, dir, ids)
+	for _, id := range ids {
 		l := byID[id]
 		for _, e := range entries {
 			if e.entryID == id {
 				l.record = recordOf(t, f, e)
 			}
 		}
-		l.lines = linesAbout(t, dir, id)
+		l.lines = lines[id]
 		left = append(left, *l)
 	}
 	return left
@@ -153,27 +155,35 @@ func recordOf(t *testing.T, f *fleet.Fleet, e entry) string {
 	return strings.Join(parts, ", ")
 }
 
-// linesAbout returns the last lines of each log that name an entry.
-func linesAbout(t *testing.T, dir, entryID string) []string {
+// linesAbout returns the last lines of each log that name an entry, by entry.
+func linesAbout(t *testing.T, dir string, entryIDs []string) map[string][]string {
 	t.Helper()
 	const most = 4 // of each part
 	logs, err := filepath.Glob(filepath.Join(dir, "*.log"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	var found []string
+	found := map[string][]string{}
 	for _, log := range logs {
 		text, err := os.ReadFile(log)
 		if err != nil {
 			t.Fatal(err)
 		}
-		var lines []string
-		for line := range bytes.Lines(text) {
-			if bytes.Contains(line, []byte(entryID)) {
-				lines = append(lines, filepath.Base(log)+": "+strings.TrimSpace(string(line)))
+		for _, id := range entryIDs {
+			var lines []string
+			for rest := text; len(lines) < most; {
+				at := bytes.LastIndex(rest, []byte(id))
+				if at < 0 {
+					break
+				}
+				start := bytes.LastIndexByte(rest[:at], '\n') + 1
+				line, _, _ := bytes.Cut(text[start:], []byte("\n"))
+				lines = append(lines, filepath.Base(log)+": "+string(line))
+				rest = rest[:start]
 			}
+			slices.Reverse(lines)
+			found[id] = append(found[id], lines...)
 		}
-		found = append(found, lines[max(0, len(lines)-most):]...)
 	}
 	return found
 }
