@@ -138,3 +138,30 @@ func TestAnEntryThatWasMadeOpenAfterItsAnswerIsClosedByWhoClaimsIt(t *testing.T)
 		t.Errorf("%d messages were published, want %d", n, len(ids))
 	}
 }
+
+func TestABridgeThatIsLateToAcknowledgeLeavesToAnotherWhatThatOneClaimed(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	late := b.assemble()
+	if err := late.join(t.Context()); err != nil {
+		t.Fatalf("join() = %v", err)
+	}
+	ids := b.add(6, "quick")
+	entries, err := late.stream.Read(t.Context(), late.consumer, len(ids), time.Second)
+	if err != nil || len(entries) != len(ids) {
+		t.Fatalf("Read() = %d entries, %v, want %d", len(entries), err, len(ids))
+	}
+	bt := late.newBatch(entries)
+	claimed := &redis.XClaimArgs{Stream: b.keys.Requests(), Group: tebra.GroupBridge, Consumer: "other", Messages: []string{ids[1], ids[4]}}
+	if err := b.rdb.XClaimJustID(t.Context(), claimed).Err(); err != nil {
+		t.Fatal(err)
+	}
+	bt.taken = bt.taken.Add(-late.cfg.ClaimIdle) // Redis was away, say
+	late.acknowledge(t.Context(), t.Context(), bt, ids)
+	if got := b.pending(tebra.GroupBridge, ""); !slices.Equal(got, claimed.Messages) {
+		t.Errorf("in hand = %v, want %v, which another has claimed", got, claimed.Messages)
+	}
+	if bt.unfinished {
+		t.Error("the late bridge is to read again, want it to leave the entries to the other")
+	}
+}

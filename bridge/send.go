@@ -186,7 +186,7 @@ func (b *Bridge) acknowledge(ctx, hard context.Context, bt *batch, ids []string)
 			timeout = ackGrace
 		}
 		ackCtx, cancel := context.WithTimeout(context.WithoutCancel(hard), timeout)
-		err := b.stream.Ack(ackCtx, ids)
+		err := b.ack(ackCtx, bt, ids)
 		cancel()
 		b.noteRedis(hard, "acknowledging", err)
 		if err == nil {
@@ -197,6 +197,15 @@ func (b *Bridge) acknowledge(ctx, hard context.Context, bt *batch, ids []string)
 			return
 		}
 	}
+}
+
+// ack acknowledges entries once. After so long, a Redis that was away say, another
+// bridge may have claimed them, and is to end what it began.
+func (b *Bridge) ack(ctx context.Context, bt *batch, ids []string) error {
+	if b.outdated(bt.taken) {
+		return b.stream.AckOwn(ctx, b.consumer, ids)
+	}
+	return b.stream.Ack(ctx, ids)
 }
 
 // rejectAside rejects entries beside the flow of the others: dead letters that

@@ -12,10 +12,11 @@ import (
 	"tebraproxy/pkg/tebra"
 )
 
-// mine is the beginning of scripts that give entries room: only who has an entry
-// in hand may. A bridge that stood still between reading an entry and this may
-// find that another has claimed it, published it and acknowledged it; the entry may
-// have its answer by now, and nobody would close it again.
+// mine is in the beginning of scripts that only who has an entry in hand may run for
+// it. A bridge that stood still since it read an entry may find that another has
+// claimed it, published it and acknowledged it. Giving it room then would leave it open
+// for good, as it may have its answer by now; acknowledging it might take it out of the
+// other's hand just before that one publishes it.
 const mine = `
 local function mine(id)
   return #redis.call('XPENDING', requests, bridge, id, id, 1, consumer) > 0
@@ -44,6 +45,22 @@ end
 if #add > 3 then redis.call(unpack(add)) end
 return lost
 `
+
+// ackOwn acknowledges entries, unless they are no longer in the consumer's hand.
+//
+//	KEYS  1 requests
+//	ARGV  1 group bridge, 2 consumer, then the entries' IDs
+//	returns how many were acknowledged
+var ackOwn = redis.NewScript(`
+local requests, bridge, consumer = KEYS[1], ARGV[1], ARGV[2]
+` + mine + `
+local ack = {'XACK', requests, bridge}
+for i = 3, #ARGV do
+  if mine(ARGV[i]) then ack[#ack + 1] = ARGV[i] end
+end
+if #ack == 3 then return 0 end
+return redis.call(unpack(ack))
+`)
 
 // reserve gives the first entries of a batch the room that their lane has left,
 // and parks the others. What waits already goes first: while any is parked, all
@@ -288,6 +305,20 @@ func (s *Stream) Reserve(ctx context.Context, lane string, window int, consumer 
 // the others, which stay as they are. At most 1,000 seats a call.
 func (s *Stream) Open(ctx context.Context, pipe redis.Pipeliner, lane, consumer string, seats []Seat) *redis.Cmd {
 	return pipe.Eval(ctx, open, []string{s.keys.Open(lane), s.keys.Requests()}, seatArgs(seats, tebra.GroupBridge, consumer)...)
+}
+
+// AckOwn takes entries out of consumer's hand for good, and leaves those alone that
+// are in another's. It costs Redis several times what [Stream.Ack] does. It may be
+// repeated. At most 1,000 entries a call.
+func (s *Stream) AckOwn(ctx context.Context, consumer string, ids []string) error {
+	args := append(make([]any, 0, 2+len(ids)), tebra.GroupBridge, consumer)
+	for _, id := range ids {
+		args = append(args, id)
+	}
+	if err := ackOwn.Run(ctx, s.rdb, []string{s.keys.Requests()}, args...).Err(); err != nil {
+		return fmt.Errorf("acknowledging what is left in hand of %d entries of %s: %w", len(ids), s.keys.Requests(), err)
+	}
+	return nil
 }
 
 // seatArgs returns arguments of a script, followed by seats.
