@@ -40,9 +40,41 @@ func Options(url, caCert string) (*redis.Options, error) {
 	if opts.TLSConfig == nil {
 		return nil, errors.New("REDIS_CA_CERT is set but REDIS_URL does not begin with rediss://, so that nothing would be encrypted: use rediss:// or unset REDIS_CA_CERT")
 	}
-	opts.TLSConfig.RootCAs, err = certificates(caCert)
+	roots, err := certificates(caCert)
+	if err != nil {
+		return nil, err
+	}
 	opts.TLSConfig.MinVersion = tls.VersionTLS12
-	return opts, err
+	opts.TLSConfig.RootCAs = roots
+	opts.TLSConfig.InsecureSkipVerify = true // verifyServer does it instead
+	opts.TLSConfig.VerifyConnection = verifyServer(roots, opts.TLSConfig.ServerName)
+	return opts, nil
+}
+
+// verifyServer verifies a server as package tls does, but for one thing: a certificate
+// that has no alternative name at all is taken for the host that its common name is.
+// Memorystore's certificates name the instance's address there, and nobody but the
+// instance has one of its authority.
+func verifyServer(roots *x509.CertPool, host string) func(tls.ConnectionState) error {
+	return func(state tls.ConnectionState) error {
+		cert := state.PeerCertificates[0]
+		intermediates := x509.NewCertPool()
+		for _, c := range state.PeerCertificates[1:] {
+			intermediates.AddCert(c)
+		}
+		_, err := cert.Verify(x509.VerifyOptions{Roots: roots, Intermediates: intermediates})
+		if err == nil && (!namesNothing(cert) || cert.Subject.CommonName != host) {
+			err = cert.VerifyHostname(host)
+		}
+		if err != nil {
+			return &tls.CertificateVerificationError{UnverifiedCertificates: state.PeerCertificates, Err: err}
+		}
+		return nil
+	}
+}
+
+func namesNothing(cert *x509.Certificate) bool {
+	return len(cert.DNSNames)+len(cert.IPAddresses)+len(cert.EmailAddresses)+len(cert.URIs) == 0
 }
 
 // certificates reads PEM certificates from a text, or from the file it names.
