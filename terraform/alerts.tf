@@ -105,7 +105,7 @@ resource "google_monitoring_notification_channel" "email" {
   display_name = "${var.name}: ${each.value}"
   labels       = { email_address = each.value }
 
-  depends_on = [google_project_service.apis]
+  depends_on = [time_sleep.apis]
 }
 
 resource "google_monitoring_alert_policy" "threshold" {
@@ -143,7 +143,7 @@ resource "google_monitoring_alert_policy" "threshold" {
     }
   }
 
-  depends_on = [google_project_service.apis]
+  depends_on = [time_sleep.apis]
 }
 
 # Numbers that are not there say nothing; that they are not there does.
@@ -182,5 +182,5 @@ resource "google_monitoring_alert_policy" "absence" {
     }
   }
 
-  depends_on = [google_project_service.apis]
+  depends_on = [time_sleep.apis]
 }

@@ -5,7 +5,6 @@ locals {
       "cloudbuild.googleapis.com",
       "compute.googleapis.com",
       "iam.googleapis.com",
-      "logging.googleapis.com",
       "pubsub.googleapis.com",
       "run.googleapis.com",
       "secretmanager.googleapis.com",
@@ -28,15 +27,32 @@ resource "google_project_service" "apis" {
   disable_on_destroy = false
 }
 
-resource "google_project_service" "resource_manager" {
+# An API that was just enabled is not known everywhere at once: for a while it still
+# answers that it is not enabled.
+resource "time_sleep" "apis" {
+  create_duration = "60s"
+  triggers        = { apis = join(" ", local.apis) }
+
+  depends_on = [google_project_service.apis]
+}
+
+# Those that data sources ask are apart: what is read while anything that it depends on
+# is still to be changed is unknown, and every binding of an agent would be made anew.
+resource "google_project_service" "asked" {
+  for_each = toset(["cloudresourcemanager.googleapis.com", "logging.googleapis.com"])
+
   project            = var.project_id
-  service            = "cloudresourcemanager.googleapis.com"
+  service            = each.value
   disable_on_destroy = false
 }
 
-# Read once the API that answers is there, and no later: while it is to be read, the
-# project's number is unknown, and every binding of an agent would be made anew.
+resource "time_sleep" "asked" {
+  create_duration = "60s"
+
+  depends_on = [google_project_service.asked]
+}
+
 data "google_project" "this" {
   project_id = var.project_id
-  depends_on = [google_project_service.resource_manager]
+  depends_on = [time_sleep.asked]
 }

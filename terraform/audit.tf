@@ -8,7 +8,17 @@ resource "google_logging_project_bucket_config" "audit" {
   retention_days = var.audit_retention_days
   locked         = var.lock_audit_log
 
-  depends_on = [google_project_service.apis]
+  deletion_policy = var.deletion_protection ? "PREVENT" : "DELETE"
+
+  # It can't be given to a bucket that is there, nor taken away.
+  dynamic "cmek_settings" {
+    for_each = local.kms
+    content {
+      kms_key_name = var.kms_key
+    }
+  }
+
+  depends_on = [time_sleep.apis, time_sleep.kms]
 }
 
 # A bucket of the same project needs no grant.
@@ -21,7 +31,7 @@ resource "google_logging_project_sink" "audit" {
 
   filter = <<-EOT
     labels.log="audit" AND (
-      resource.labels.service_name=~"^${var.name}-" OR
+      resource.labels.service_name=~"^${var.name}-(${join("|", keys(local.functions))})$" OR
       resource.labels.worker_pool_name="${var.name}-bridge" OR
       resource.labels.job_name="${var.name}-bridge"
     )

@@ -3,7 +3,7 @@ locals {
   jobs  = var.bridge_mode == "job" ? toset(["this"]) : toset([])
 
   # A drain ends on its own before the platform ends it, and that is a minute before
-  # the next begins: there are never two.
+  # the next begins: there are never two. (Two would do no harm: bridges share a group.)
   job_seconds   = (var.drain_minutes - 1) * 60
   drain_seconds = local.job_seconds - 30
 }
@@ -110,7 +110,7 @@ resource "google_cloud_run_v2_worker_pool" "bridge" {
   }
 
   # It looks for its topics when it starts.
-  depends_on = [google_secret_manager_secret_iam_member.readers, module.messaging]
+  depends_on = [time_sleep.readers, module.messaging]
 }
 
 resource "google_cloud_run_v2_job" "bridge" {
@@ -193,5 +193,5 @@ resource "google_cloud_run_v2_job" "bridge" {
     }
   }
 
-  depends_on = [google_secret_manager_secret_iam_member.readers, module.messaging]
+  depends_on = [time_sleep.readers, module.messaging]
 }

@@ -8,5 +8,5 @@ resource "google_monitoring_dashboard" "this" {
     project_id = var.project_id
   })
 
-  depends_on = [google_project_service.apis]
+  depends_on = [time_sleep.apis]
 }

@@ -133,6 +133,5 @@ resource "google_cloud_run_v2_service" "functions" {
     }
   }
 
-  # A revision that may not read its secrets does not start.
-  depends_on = [google_secret_manager_secret_iam_member.readers]
+  depends_on = [time_sleep.readers]
 }

@@ -7,4 +7,8 @@ resource "google_cloud_run_v2_service_iam_member" "public" {
   name     = google_cloud_run_v2_service.functions[each.key].name
   role     = "roles/run.invoker"
   member   = "allUsers"
+
+  lifecycle {
+    replace_triggered_by = [google_cloud_run_v2_service.functions[each.key].id]
+  }
 }

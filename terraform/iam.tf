@@ -18,7 +18,7 @@ resource "google_service_account" "parts" {
   account_id   = "${var.name}-${each.value}"
   display_name = "${var.name}: ${each.value == "bridge" ? "bridge" : local.functions[each.value]}"
 
-  depends_on = [google_project_service.apis]
+  depends_on = [time_sleep.apis]
 }
 
 # Pushes are made as these. Each may invoke one service.
@@ -28,7 +28,7 @@ resource "google_service_account" "push" {
   account_id   = "${var.name}-push-${each.value}"
   display_name = "${var.name}: pushes to ${local.functions[each.value]}"
 
-  depends_on = [google_project_service.apis]
+  depends_on = [time_sleep.apis]
 }
 
 resource "google_cloud_run_v2_service_iam_member" "push" {
@@ -59,7 +59,7 @@ resource "google_service_account" "builder" {
   account_id   = "${var.name}-builder"
   display_name = "${var.name}: builds images"
 
-  depends_on = [google_project_service.apis]
+  depends_on = [time_sleep.apis]
 }
 
 resource "google_artifact_registry_repository_iam_member" "builder" {
@@ -67,12 +67,20 @@ resource "google_artifact_registry_repository_iam_member" "builder" {
   repository = google_artifact_registry_repository.images.repository_id
   role       = "roles/artifactregistry.writer"
   member     = google_service_account.builder.member
+
+  lifecycle {
+    replace_triggered_by = [google_artifact_registry_repository.images.id]
+  }
 }
 
 resource "google_storage_bucket_iam_member" "builder" {
   bucket = google_storage_bucket.build.name
   role   = "roles/storage.objectViewer"
   member = google_service_account.builder.member
+
+  lifecycle {
+    replace_triggered_by = [google_storage_bucket.build.id]
+  }
 }
 
 resource "google_project_iam_member" "builder_logs" {

@@ -32,7 +32,7 @@ resource "google_artifact_registry_repository" "images" {
     }
   }
 
-  depends_on = [google_project_service.apis, google_kms_crypto_key_iam_member.agents]
+  depends_on = [time_sleep.apis, time_sleep.kms]
 }
 
 # Where the source waits for its build.
@@ -59,7 +59,7 @@ resource "google_storage_bucket" "build" {
     }
   }
 
-  depends_on = [google_project_service.apis, google_kms_crypto_key_iam_member.agents]
+  depends_on = [time_sleep.apis, time_sleep.kms]
 }
 
 resource "terraform_data" "images" {

@@ -1,6 +1,4 @@
 # With a key of one's own, each service encrypts as its agent, which must be let.
-# Two of the agents appear only when they are asked for, which the provider can't
-# do outside its beta.
 
 locals {
   kms = var.kms_key == null ? toset([]) : toset(["this"])
@@ -10,26 +8,18 @@ locals {
       secretmanager    = "service-${data.google_project.this.number}@gcp-sa-secretmanager.iam.gserviceaccount.com"
       artifactregistry = "service-${data.google_project.this.number}@gcp-sa-artifactregistry.iam.gserviceaccount.com"
       storage          = "service-${data.google_project.this.number}@gs-project-accounts.iam.gserviceaccount.com"
+      logging          = data.google_logging_project_cmek_settings.this["this"].service_account_id
     },
     var.create_redis ? { redis = "service-${data.google_project.this.number}@cloud-redis.iam.gserviceaccount.com" } : {},
   )
 }
 
-resource "terraform_data" "kms_agents" {
+# Logging's agent has a name of its own, which asking for makes it.
+data "google_logging_project_cmek_settings" "this" {
   for_each = local.kms
 
-  triggers_replace = [data.google_project.this.number, sort(keys(local.kms_agents))]
-
-  provisioner "local-exec" {
-    interpreter = ["bash", "-ec"]
-    command     = <<-EOT
-      for service in pubsub secretmanager artifactregistry ${var.create_redis ? "redis" : ""}; do
-        gcloud beta services identity create --project="$PROJECT" --service="$service.googleapis.com" --quiet
-      done
-      gcloud storage service-agent --project="$PROJECT" --quiet
-    EOT
-    environment = { PROJECT = var.project_id }
-  }
+  project    = var.project_id
+  depends_on = [time_sleep.asked]
 }
 
 resource "google_kms_crypto_key_iam_member" "agents" {
@@ -39,5 +29,15 @@ resource "google_kms_crypto_key_iam_member" "agents" {
   role          = "roles/cloudkms.cryptoKeyEncrypterDecrypter"
   member        = "serviceAccount:${each.value}"
 
-  depends_on = [terraform_data.kms_agents]
+  depends_on = [terraform_data.agents]
+}
+
+# Rights take a while to be known everywhere.
+resource "time_sleep" "kms" {
+  for_each = local.kms
+
+  create_duration = "120s"
+  triggers        = { agents = join(" ", keys(local.kms_agents)) }
+
+  depends_on = [google_kms_crypto_key_iam_member.agents]
 }

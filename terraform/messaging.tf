@@ -41,6 +41,12 @@ module "messaging" {
 
   deletion_protection = var.deletion_protection
 
-  # The first push must be let in.
-  depends_on = [google_cloud_run_v2_service_iam_member.push, google_kms_crypto_key_iam_member.agents]
+  # The first push must be let in. Topics go first when all goes: what protects them
+  # then protects the audit log too.
+  depends_on = [
+    google_cloud_run_v2_service_iam_member.push,
+    google_logging_project_sink.audit,
+    terraform_data.agents,
+    time_sleep.kms,
+  ]
 }

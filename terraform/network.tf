@@ -12,7 +12,7 @@ resource "google_compute_network" "this" {
   name                    = var.name
   auto_create_subnetworks = false
 
-  depends_on = [google_project_service.apis]
+  depends_on = [time_sleep.apis]
 }
 
 resource "google_compute_subnetwork" "run" {

@@ -19,13 +19,26 @@ output "console" {
 output "commands" {
   description = "What to type next."
   value = {
-    bridge_logs = "gcloud logging read 'resource.labels.location=\"${var.region}\" AND \"${var.name}-bridge\"' --project=${var.project_id} --limit=50 --freshness=1h"
+    bridge_logs = join(" ", [
+      "gcloud logging read 'resource.labels.${var.bridge_mode == "pool" ? "worker_pool_name" : "job_name"}=\"${var.name}-bridge\"'",
+      "--project=${var.project_id} --limit=50 --freshness=1h --format='value(timestamp, severity, jsonPayload.message)'",
+    ])
+    audit_log = join(" ", [
+      "gcloud logging read 'labels.log=\"audit\"' --project=${var.project_id} --limit=50",
+      "--bucket=${google_logging_project_bucket_config.audit.bucket_id} --location=${var.region} --view=_AllLogs",
+    ])
     dead_letters = join(" ", [
       "gcloud pubsub subscriptions pull ${module.messaging.inspect_subscription}", "--project=${var.project_id} --limit=20",
       "--format='table(message.publishTime, message.attributes.requestId, message.attributes.action, message.attributes.reason)'",
     ])
     redis_url = "gcloud secrets versions access latest --secret=${google_secret_manager_secret.this["redis-url"].secret_id} --project=${var.project_id}"
-    rebuild   = "terraform -chdir=terraform apply -replace='terraform_data.images[\"this\"]'"
+    # What tebra reads, for a shell on a machine that reaches Redis.
+    tebra = join(" ", [
+      "export GOOGLE_CLOUD_PROJECT=${var.project_id} INSPECT_SUBSCRIPTION=${module.messaging.inspect_subscription}",
+      "REQUESTS_TOPIC=${module.messaging.requests_topic} DEAD_LETTERS_TOPIC=${module.messaging.dead_letters_topic} STREAM_PREFIX='${var.stream_prefix}'",
+      "REDIS_URL=$(gcloud secrets versions access latest --secret=${google_secret_manager_secret.this["redis-url"].secret_id} --project=${var.project_id})",
+    ])
+    rebuild = "terraform -chdir=terraform apply -replace='terraform_data.images[\"this\"]'"
     trigger = join(" ", [
       "gcloud builds triggers create github --name=${var.name} --region=${var.region} --project=${var.project_id}",
       "--repository=CONNECTED_REPOSITORY --branch-pattern='^main$' --build-config=cloudbuild.yaml",
@@ -62,4 +75,9 @@ output "topology" {
 output "redis" {
   description = "Memorystore's address; null for a server of one's own."
   value       = var.create_redis ? "${local.redis.host}:${local.redis.port}" : null
+}
+
+output "redis_ca_cert" {
+  description = "Certificates of the authority of Memorystore's, for REDIS_CA_CERT; null for a server of one's own."
+  value       = var.create_redis ? local.redis_ca_cert : null
 }

@@ -33,7 +33,7 @@ resource "google_redis_instance" "this" {
     persistence_mode = "DISABLED"
   }
 
-  depends_on = [google_project_service.apis, google_kms_crypto_key_iam_member.agents]
+  depends_on = [time_sleep.apis, time_sleep.kms]
 }
 
 # Where Redis is: the URL is written anew when that changes.

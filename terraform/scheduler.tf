@@ -6,7 +6,7 @@ resource "google_service_account" "scheduler" {
   account_id   = "${var.name}-scheduler"
   display_name = "${var.name}: starts the bridge's job"
 
-  depends_on = [google_project_service.apis]
+  depends_on = [time_sleep.apis]
 }
 
 resource "google_cloud_run_v2_job_iam_member" "scheduler" {

@@ -41,7 +41,7 @@ resource "google_secret_manager_secret" "this" {
     }
   }
 
-  depends_on = [google_project_service.apis, google_kms_crypto_key_iam_member.agents]
+  depends_on = [time_sleep.apis, time_sleep.kms]
 }
 
 resource "google_secret_manager_secret_iam_member" "readers" {
@@ -50,6 +50,15 @@ resource "google_secret_manager_secret_iam_member" "readers" {
   secret_id = google_secret_manager_secret.this[each.value.secret].id
   role      = "roles/secretmanager.secretAccessor"
   member    = google_service_account.parts[each.value.part].member
+}
+
+# A revision that may not read its secrets does not start, and rights take a while to
+# be known everywhere. During a first apply the images take longer.
+resource "time_sleep" "readers" {
+  create_duration = "120s"
+  triggers        = { readers = join(" ", keys(local.secret_readers)) }
+
+  depends_on = [google_secret_manager_secret_iam_member.readers]
 }
 
 resource "google_secret_manager_secret_version" "redis_url" {

@@ -6,6 +6,9 @@ mock_provider "google" {
   override_during = plan
 }
 
+# Nothing is waited for.
+mock_provider "time" {}
+
 variables {
   project_id  = "test-project"
   region      = "us-central1"
@@ -115,8 +118,12 @@ run "the_audit_log_is_kept_for_six_years_and_not_locked" {
     error_message = "want six years, and no lock unless it is asked for: it can't be undone"
   }
   assert {
-    condition     = strcontains(google_logging_project_sink.audit.filter, "labels.log=\"audit\"")
-    error_message = "the sink does not take the audit log"
+    condition     = google_logging_project_bucket_config.audit.deletion_policy == "PREVENT"
+    error_message = "an accident could take the audit log away"
+  }
+  assert {
+    condition     = strcontains(google_logging_project_sink.audit.filter, "labels.log=\"audit\"") && strcontains(google_logging_project_sink.audit.filter, "=~\"^tebra-(process|record)$\"")
+    error_message = "the sink does not take the audit log, or that of another installation too"
   }
 }
 

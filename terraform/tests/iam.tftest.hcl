@@ -10,6 +10,9 @@ mock_provider "google" {
   override_during = plan
 }
 
+# Nothing is waited for.
+mock_provider "time" {}
+
 # Accounts that can be told apart.
 override_resource {
   target = google_service_account.parts["bridge"]
@@ -127,6 +130,7 @@ run "topics_are_published_to_by_those_who_do" {
   }
   providers = {
     google = google.planned
+    time   = time
   }
   variables {
     project_number = "123456789012"
@@ -157,6 +161,7 @@ run "without_gateway_and_firebase_nobody_reads_accounts" {
   command = plan
   providers = {
     google = google.planned
+    time   = time
   }
   variables {
     policy_file     = null

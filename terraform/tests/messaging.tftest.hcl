@@ -170,8 +170,12 @@ run "policy_region_and_key_come_from_variables" {
   assert {
     condition = alltrue([for t in [google_pubsub_topic.requests, google_pubsub_topic.dead_letters] :
       t.kms_key_name == var.kms_key && t.message_storage_policy[0].allowed_persistence_regions == toset(["europe-west1"])
-    && t.message_storage_policy[0].enforce_in_transit && t.labels["team"] == "web"])
+    && t.labels["team"] == "web"])
     error_message = "a topic is stored elsewhere, or under another key"
+  }
+  assert {
+    condition     = google_pubsub_topic.requests.message_storage_policy[0].enforce_in_transit && !google_pubsub_topic.dead_letters.message_storage_policy[0].enforce_in_transit
+    error_message = "requests leave the region, or operators elsewhere can't pull dead letters"
   }
 }
 

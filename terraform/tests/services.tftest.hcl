@@ -11,6 +11,9 @@ mock_provider "google" {
   override_during = plan
 }
 
+# Nothing is waited for.
+mock_provider "time" {}
+
 variables {
   project_id  = "test-project"
   region      = "us-central1"
@@ -54,6 +57,7 @@ run "load_on_the_api_comes_from_variables" {
   command = plan
   providers = {
     google = google.planned
+    time   = time
   }
   variables {
     process_concurrency   = 4
@@ -80,6 +84,7 @@ run "the_bridge_is_a_pool_with_one_instance" {
   command = plan
   providers = {
     google = google.planned
+    time   = time
   }
 
   assert {
@@ -112,6 +117,7 @@ run "the_bridge_can_be_a_job_that_never_meets_itself" {
   command = plan
   providers = {
     google = google.planned
+    time   = time
   }
   variables {
     bridge_mode = "job"
@@ -143,6 +149,7 @@ run "the_gateway_is_an_option" {
   command = plan
   providers = {
     google = google.planned
+    time   = time
   }
   variables {
     enable_gateway  = true
@@ -171,6 +178,7 @@ run "secrets_are_pinned_and_never_plain" {
   command = plan
   providers = {
     google = google.planned
+    time   = time
   }
 
   assert {
@@ -203,6 +211,7 @@ run "the_policy_file_is_mounted_where_it_is_read" {
   command = plan
   providers = {
     google = google.planned
+    time   = time
   }
   variables {
     policy_file = "../pkg/policy/example.yaml"
@@ -233,6 +242,7 @@ run "without_a_policy_file_nothing_is_mounted" {
   command = plan
   providers = {
     google = google.planned
+    time   = time
   }
 
   assert {
@@ -245,6 +255,7 @@ run "redis_is_made_with_tls_auth_and_noeviction" {
   command = plan
   providers = {
     google = google.planned
+    time   = time
   }
   variables {
     create_redis = true
@@ -273,8 +284,8 @@ run "redis_is_made_with_tls_auth_and_noeviction" {
     error_message = "its private certificates are not passed on"
   }
   assert {
-    condition     = output.redis == "10.1.2.3:6378"
-    error_message = "its address is not told"
+    condition     = output.redis == "10.1.2.3:6378" && output.redis_ca_cert == local.environment.process.REDIS_CA_CERT
+    error_message = "its address or its authority is not told"
   }
 }
 
@@ -282,6 +293,7 @@ run "an_existing_redis_and_subnetwork_are_used" {
   command = plan
   providers = {
     google = google.planned
+    time   = time
   }
   variables {
     subnetwork    = "projects/host/regions/us-central1/subnetworks/apps"
@@ -306,8 +318,13 @@ run "a_given_tag_builds_nothing" {
   command = plan
   providers = {
     google = google.planned
+    time   = time
   }
 
+  assert {
+    condition     = length(terraform_data.agents) == 0 && length(google_logging_project_bucket_config.audit.cmek_settings) == 0
+    error_message = "gcloud is needed where the first apply is over, or a key that there is not"
+  }
   assert {
     condition     = length(terraform_data.images) == 0 && data.google_artifact_registry_docker_image.images["bridge"].image_name == "bridge:v1"
     error_message = "with image_tag the images are CI's"
@@ -318,11 +335,16 @@ run "without_a_tag_the_source_is_built" {
   command = plan
   providers = {
     google = google.planned
+    time   = time
   }
   variables {
     image_tag = null
   }
 
+  assert {
+    condition     = toset(local.agents) == toset(["pubsub"])
+    error_message = "a first apply grants to Pub/Sub's agent, which must be there"
+  }
   assert {
     condition     = can(regex("^src-[0-9a-f]{16}$", terraform_data.images["this"].input))
     error_message = "the tag is no hash of the source"
@@ -341,6 +363,7 @@ run "one_key_encrypts_everything" {
   command = plan
   providers = {
     google = google.planned
+    time   = time
   }
   variables {
     kms_key      = "projects/test-project/locations/us-central1/keyRings/ring/cryptoKeys/key"
@@ -353,11 +376,19 @@ run "one_key_encrypts_everything" {
     error_message = "registry, Redis or bucket is not encrypted with the key"
   }
   assert {
+    condition     = google_logging_project_bucket_config.audit.cmek_settings[0].kms_key_name == var.kms_key
+    error_message = "the audit log is not encrypted with the key"
+  }
+  assert {
+    condition     = toset(local.agents) == toset(["pubsub", "secretmanager", "artifactregistry", "redis"]) && length(terraform_data.agents) == 1
+    error_message = "an agent that must use the key may not be there yet"
+  }
+  assert {
     condition     = alltrue([for s in google_secret_manager_secret.this : s.replication[0].user_managed[0].replicas[0].customer_managed_encryption[0].kms_key_name == var.kms_key])
     error_message = "a secret is not encrypted with the key"
   }
   assert {
-    condition     = toset(keys(google_kms_crypto_key_iam_member.agents)) == toset(["pubsub", "secretmanager", "artifactregistry", "storage", "redis"])
+    condition     = toset(keys(google_kms_crypto_key_iam_member.agents)) == toset(["pubsub", "secretmanager", "artifactregistry", "storage", "logging", "redis"])
     error_message = "an agent may not use the key"
   }
 }
@@ -366,6 +397,7 @@ run "deletion_protection_can_be_switched_off" {
   command = plan
   providers = {
     google = google.planned
+    time   = time
   }
   variables {
     create_redis        = true
@@ -374,7 +406,7 @@ run "deletion_protection_can_be_switched_off" {
   }
 
   assert {
-    condition     = !google_redis_instance.this["this"].deletion_protection
+    condition     = !google_redis_instance.this["this"].deletion_protection && google_logging_project_bucket_config.audit.deletion_policy == "DELETE"
     error_message = "destroy could never take it away"
   }
 }
@@ -383,6 +415,7 @@ run "names_and_labels_are_the_installations" {
   command = plan
   providers = {
     google = google.planned
+    time   = time
   }
   variables {
     name   = "tebra-staging"

@@ -6,6 +6,9 @@ mock_provider "google" {
   override_during = plan
 }
 
+# Nothing is waited for.
+mock_provider "time" {}
+
 variables {
   project_id  = "test-project"
   region      = "us-central1"

@@ -3,6 +3,7 @@ package deploy
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -43,26 +44,52 @@ func inPath(dir string) string { return "PATH=" + dir + ":" + os.Getenv("PATH") 
 func runBuild(t *testing.T, script string) (status int, output string, calls int) {
 	t.Helper()
 	bash, dir := standInGcloud(t, script)
-	path, err := filepath.Abs(filepath.Join(root, "terraform", "build.sh"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.CommandContext(t.Context(), bash, path)
-	cmd.Env = append(os.Environ(), inPath(dir), "PROJECT=p", "REGION=r", "REPOSITORY=tebra", "BUCKET=b",
+	status, output = runScript(t, bash, "build.sh", inPath(dir), "PROJECT=p", "REGION=r", "REPOSITORY=tebra", "BUCKET=b",
 		"SERVICE_ACCOUNT=projects/p/serviceAccounts/a", "TAG=src-1", "RETRY_SECONDS=0")
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	var exit *exec.ExitError
-	if err := cmd.Run(); err != nil && !errors.As(err, &exit) {
-		t.Fatal(err)
-	}
 	log := callsOf(t, dir)
 	for _, want := range []string{"--project=p", "--region=r", "gs://b/source", "_TAG=src-1", "--service-account=projects/p/serviceAccounts/a"} {
 		if !strings.Contains(log, want) {
 			t.Errorf("gcloud was called with %q, want %s in it", log, want)
 		}
 	}
-	return cmd.ProcessState.ExitCode(), out.String(), strings.Count(log, "\n")
+	return status, output, strings.Count(log, "\n")
+}
+
+// runScript runs a script of terraform/ and returns its exit status and all output.
+func runScript(t *testing.T, bash, name string, environ ...string) (status int, output string) {
+	t.Helper()
+	path, err := filepath.Abs(filepath.Join(root, "terraform", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), bash, path)
+	cmd.Env = append(os.Environ(), environ...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	var exit *exec.ExitError
+	if err := cmd.Run(); err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return cmd.ProcessState.ExitCode(), out.String()
+}
+
+func TestAgentsAreAskedForAndOnlyRedisGetsItsRole(t *testing.T) {
+	t.Parallel()
+	const (
+		asked   = "beta services identity create --project=p --service=%s.googleapis.com --quiet\n"
+		storage = "storage service-agent --project=p --quiet\n"
+		role    = "projects add-iam-policy-binding p --role=roles/redis.serviceAgent --condition=None --member=serviceAccount:service-12@cloud-redis.iam.gserviceaccount.com --format=none --quiet\n"
+	)
+	for _, test := range []struct{ services, storage, want string }{
+		{"pubsub", "false", fmt.Sprintf(asked, "pubsub")},
+		{"pubsub redis", "true", fmt.Sprintf(asked, "pubsub") + fmt.Sprintf(asked, "redis") + storage + role},
+	} {
+		bash, dir := standInGcloud(t, "")
+		status, output := runScript(t, bash, "agents.sh", inPath(dir), "PROJECT=p", "NUMBER=12", "SERVICES="+test.services, "STORAGE="+test.storage)
+		if calls := callsOf(t, dir); status != 0 || calls != test.want {
+			t.Errorf("%s: status %d, %s and gcloud was called so:\n%swant:\n%s", test.services, status, output, calls, test.want)
+		}
+	}
 }
 
 func TestABuildIsTriedAgainOnlyWhileRightsAreNotKnownEverywhere(t *testing.T) {
@@ -93,6 +120,7 @@ const applies = `
 mock_provider "google" {
   source = "./tests/mocks"
 }
+mock_provider "time" {}
 variables {
   project_id  = "test-project"
   region      = "us-central1"
@@ -136,7 +164,8 @@ func TestAnApplyBuildsTheImagesOnceUnderTheSourcesHash(t *testing.T) {
 		t.Fatalf("terraform test: %v\n%s", err, output)
 	}
 	built := regexp.MustCompile(`(?m)^builds submit \. --project=test-project --region=us-central1 .*_REPOSITORY=tebra,_TAG=src-[0-9a-f]{16} --quiet$`)
-	if calls := callsOf(t, dir); len(built.FindAllString(calls, -1)) != 1 || strings.Count(calls, "\n") != 1 {
-		t.Errorf("gcloud was called so:\n%swant one build under a hash of the source", calls)
+	asked := "beta services identity create --project=test-project --service=pubsub.googleapis.com --quiet\n"
+	if calls := callsOf(t, dir); len(built.FindAllString(calls, -1)) != 1 || strings.Count(calls, asked) != 1 || strings.Count(calls, "\n") != 2 {
+		t.Errorf("gcloud was called so:\n%swant Pub/Sub's agent asked for, and one build under a hash of the source", calls)
 	}
 }

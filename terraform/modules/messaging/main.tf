@@ -32,7 +32,7 @@ resource "google_pubsub_topic" "requests" {
     for_each = length(var.storage_regions) > 0 ? [var.storage_regions] : []
     content {
       allowed_persistence_regions = message_storage_policy.value
-      enforce_in_transit          = true
+      enforce_in_transit          = true # all who publish and are pushed to are there
     }
   }
 }
@@ -48,7 +48,7 @@ resource "google_pubsub_topic" "dead_letters" {
     for_each = length(var.storage_regions) > 0 ? [var.storage_regions] : []
     content {
       allowed_persistence_regions = message_storage_policy.value
-      enforce_in_transit          = true
+      enforce_in_transit          = false # it would refuse operators, who pull from where they are
     }
   }
 }
