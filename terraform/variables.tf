@@ -148,7 +148,7 @@ variable "image_tag" {
 }
 
 variable "policy_file" {
-  description = "Path of the policy file (pkg/policy/example.yaml explains it). Without one nobody may do anything."
+  description = "Path, from terraform/, of the policy file (pkg/policy/example.yaml explains it). Without one nobody may do anything."
   type        = string
   default     = null
 
@@ -560,7 +560,7 @@ variable "gateway_max_user_streams" {
 # --- network, people, protection ---------------------------------------------
 
 variable "subnetwork" {
-  description = "Existing subnetwork, as projects/…/subnetworks/…, that Cloud Run sends from: the one from which redis_url's server can be reached. Null makes a network."
+  description = "Existing subnetwork, as projects/…/subnetworks/…, that Cloud Run sends from: the one from which redis_url's server can be reached. One of another project must let Cloud Run's agent use it (roles/compute.networkUser). Null makes a network."
   type        = string
   default     = null
 
@@ -603,7 +603,7 @@ variable "operators" {
 }
 
 variable "kms_key" {
-  description = "Cloud KMS key, as projects/…/locations/REGION/keyRings/…/cryptoKeys/…, that encrypts topics, secrets, registry, Redis and the build's bucket; null for Google's own keys."
+  description = "Cloud KMS key, as projects/…/locations/REGION/keyRings/…/cryptoKeys/…, that encrypts topics, secrets, registry, Redis, audit log and the build's bucket; null for Google's own keys. Decide before the first apply: the audit log can't be given another."
   type        = string
   default     = null
 
@@ -614,7 +614,7 @@ variable "kms_key" {
 }
 
 variable "deletion_protection" {
-  description = "Whether Terraform refuses to destroy what holds data. Apply with false before you destroy."
+  description = "Whether Terraform refuses to destroy what holds data: topics, subscriptions, Redis, the audit log. Apply with false before you destroy."
   type        = bool
   default     = true
 }

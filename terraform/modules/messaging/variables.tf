@@ -168,7 +168,7 @@ variable "dead_letter_retention_days" {
 }
 
 variable "storage_regions" {
-  description = "Regions that messages may be stored in, one at least; empty leaves that to the organisation's policy."
+  description = "Regions that messages may be stored in, and requests be published and pushed in; empty leaves that to the organisation's policy."
   type        = list(string)
   default     = []
 }
