@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -9,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/goccy/go-yaml"
+
+	"tebraproxy/pkg/peertest"
 )
 
 // cloudBuild is the part of cloudbuild.yaml that can be wrong without anybody
@@ -16,6 +19,7 @@ import (
 type cloudBuild struct {
 	Steps []struct {
 		ID     string
+		Name   string
 		Env    []string
 		Script string
 	}
@@ -59,6 +63,38 @@ func TestTheBuildTestsAndThenMakesTheImagesThatTerraformDeploys(t *testing.T) {
 	}
 	if build.Options.Logging != "CLOUD_LOGGING_ONLY" {
 		t.Errorf("logging = %q: an account of one's own can log to nowhere but Cloud Logging", build.Options.Logging)
+	}
+}
+
+func TestEveryStepOfTheBuildIsAScriptForTheGoOfTheModule(t *testing.T) {
+	t.Parallel()
+	bash := peertest.Program(t, "install bash", "bash")
+	version := regexp.MustCompile(`(?m)^go (1\.[0-9]+)`).FindStringSubmatch(readFile(t, "go.mod"))
+	if version == nil {
+		t.Fatal("go.mod names no version of Go")
+	}
+	for _, step := range readCloudBuild(t).Steps {
+		if !strings.HasPrefix(step.Name, "golang:"+version[1]+"-") {
+			t.Errorf("step %s runs in %s, go.mod wants Go %s", step.ID, step.Name, version[1])
+		}
+		if !strings.HasPrefix(step.Script, "#!/usr/bin/env bash\nset -euo pipefail\n") {
+			t.Errorf("step %s would go on after a command that failed:\n%s", step.ID, step.Script)
+		}
+		check := exec.CommandContext(t.Context(), bash, "-n")
+		check.Stdin = strings.NewReader(step.Script)
+		if output, err := check.CombinedOutput(); err != nil {
+			t.Errorf("step %s: bash can't read its script: %v\n%s", step.ID, err, output)
+		}
+		for _, command := range regexp.MustCompile(`\./[a-z]+/cmd/[a-z]+`).FindAllString(step.Script, -1) {
+			if main, err := os.ReadFile(filepath.Join(root, command, "main.go")); err != nil || !strings.Contains(string(main), "\nfunc main()") {
+				t.Errorf("step %s builds %s, which is no program (%v)", step.ID, command, err)
+			}
+		}
+		for _, tool := range regexp.MustCompile(`go run (\S+)`).FindAllStringSubmatch(step.Script, -1) {
+			if !regexp.MustCompile(`@v[0-9]+\.[0-9]+\.[0-9]+$`).MatchString(tool[1]) {
+				t.Errorf("step %s runs %s, want a version: another day's build would be another", step.ID, tool[1])
+			}
+		}
 	}
 }
 
