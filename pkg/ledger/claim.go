@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -93,21 +94,22 @@ func (l *Ledger) claim(ctx context.Context, d Delivery, mode, token, answerID st
 
 // read takes over the claim script's reply.
 func (c *Claim) read(cmd *redis.Cmd) error {
-	reply, err := cmd.StringSlice()
+	text, err := cmd.Text()
 	if err != nil {
 		return err
 	}
+	reply := strings.Split(text, " ")
 	if len(reply) != 5 {
-		return fmt.Errorf("unexpected reply of %d parts from the script", len(reply))
+		return fmt.Errorf("unexpected reply of %d words from the script", len(reply))
 	}
-	c.Verdict, c.LastCode = Verdict(reply[0]), tebra.ErrorCode(reply[3])
+	c.Verdict, c.LastCode = Verdict(reply[0]), tebra.ErrorCode(reply[4])
 	if c.Attempt, err = strconv.Atoi(reply[1]); err != nil {
 		return fmt.Errorf("attempts: %w", err)
 	}
 	if c.Lease, err = parseMillis(reply[2]); err != nil {
 		return fmt.Errorf("lease: %w", err)
 	}
-	if c.Age, err = parseMillis(reply[4]); err != nil {
+	if c.Age, err = parseMillis(reply[3]); err != nil {
 		return fmt.Errorf("age: %w", err)
 	}
 	return nil

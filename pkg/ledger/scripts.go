@@ -11,15 +11,25 @@ import (
 // Every script checks before it writes, and writes the answer to the streams
 // before the record: a script that Redis refuses for lack of memory is refused
 // at its first write, so that it happens as a whole or not at all.
+//
+// What a script is made of comes in the order in which it is needed: it pays for
+// each function that it defines, called or not, so most claims return before what
+// only others need.
 var (
 	//go:embed lua/clock.lua
 	clockLua string
+	//go:embed lua/epoch.lua
+	epochLua string
 	//go:embed lua/delivery.lua
 	deliveryLua string
+	//go:embed lua/answer.lua
+	answerLua string
 	//go:embed lua/admit.lua
 	admitLua string
 	//go:embed lua/claim.lua
 	claimLua string
+	//go:embed lua/known.lua
+	knownLua string
 	//go:embed lua/start.lua
 	startLua string
 	//go:embed lua/unstart.lua
@@ -35,13 +45,13 @@ var (
 	//go:embed lua/replay.lua
 	replayLua string
 
-	admitScript    = redis.NewScript(clockLua + admitLua)
-	replayScript   = redis.NewScript(clockLua + replayLua)
-	claimScript    = redis.NewScript(clockLua + deliveryLua + claimLua)
+	admitScript    = redis.NewScript(clockLua + epochLua + admitLua)
+	replayScript   = redis.NewScript(clockLua + epochLua + replayLua)
+	claimScript    = redis.NewScript(clockLua + deliveryLua + claimLua + answerLua + knownLua)
 	startScript    = redis.NewScript(clockLua + deliveryLua + startLua)
 	unstartScript  = redis.NewScript(clockLua + deliveryLua + unstartLua)
-	completeScript = redis.NewScript(clockLua + deliveryLua + completeLua)
+	completeScript = redis.NewScript(clockLua + deliveryLua + answerLua + completeLua)
 	releaseScript  = redis.NewScript(clockLua + deliveryLua + releaseLua)
-	rejectScript   = redis.NewScript(clockLua + deliveryLua + rejectLua)
+	rejectScript   = redis.NewScript(clockLua + deliveryLua + answerLua + rejectLua)
 	returnScript   = redis.NewScript(clockLua + deliveryLua + returnLua)
 )

@@ -50,11 +50,15 @@ func (r Response) Fields() []string {
 	if r.State() == Success {
 		f = append(f, "data", cmp.Or(string(r.Data), "null"))
 	} else {
-		f = append(f, "error", r.Error, "errorCode", string(r.ErrorCode))
+		f = append(f, "error", r.Error)
 	}
 	ms := max(r.Duration.Milliseconds(), 0) // two machines' clocks may disagree
-	return append(f, "timestamp", FormatTime(r.Timestamp), "duration", strconv.FormatInt(ms, 10),
+	f = append(f, "timestamp", FormatTime(r.Timestamp), "duration", strconv.FormatInt(ms, 10),
 		"attempts", strconv.Itoa(r.Attempts), "userId", r.UserID, "action", r.Action)
+	if r.State() == Failed {
+		f = append(f, "errorCode", string(r.ErrorCode))
+	}
+	return f
 }
 
 // ParseResponse reads an entry of the responses stream. Its errors quote nothing

@@ -5,7 +5,7 @@
 --       15 data or error text, 16 attempts, 17 fingerprint, 18 the message's epoch,
 --       19 when it was admitted in ms
 -- returns 'ok', or 'stale' when the claim is no longer the caller's
-local code = ARGV[14]
+local id, code, body, attempts, print, epoch, admitted = unpack(ARGV, 13)
 local f = redis.call('HMGET', record, 'state', 'token', 'a:' .. entry, 'verdict', 'answers', 'print', 'epoch', 'admitted')
 if f[3] then
   local by = string.match(f[3], '^%S+ (%S+) %S+$')
@@ -17,16 +17,16 @@ end
 -- made after the loss: it says unknown, and we were told run.
 if f[1] and f[2] ~= token then return 'stale' end
 
-local answer = respond(ARGV[13], code, ARGV[15], tonumber(ARGV[16]))
+local answer = respond(id, code, body, tonumber(attempts))
 local fields = {'state', 'done', 'entry', entry, 'outcome', code, 'answer', answer}
 local function set(field, value)
   fields[#fields + 1] = field
   fields[#fields + 1] = value
 end
 if not f[1] or (f[4] == 'unknown' and code ~= 'outcome_unknown') then set('orphan', '1') end
-if not f[6] and ARGV[17] ~= '' then set('print', ARGV[17]) end
-if not f[7] then set('epoch', ARGV[18]) end
-if not f[8] then set('admitted', ARGV[19]) end
+if not f[6] and print ~= '' then set('print', print) end
+if not f[7] then set('epoch', epoch) end
+if not f[8] then set('admitted', admitted) end
 remember(answer, 'answered', f[5], fields)
 redis.call('HDEL', record, 'token', 'verdict', 'lease', 'started')
 keep()
