@@ -55,7 +55,8 @@ type reject struct {
 	letter  letter
 	answer  *tebra.Response // ID and error; nil when nobody can be told
 
-	lettered bool // its letter is out
+	lettered bool               // its letter is out
+	sending  *telemetry.Sending // of the last try at publishing it
 }
 
 // letter is what a reject becomes in the dead-letter topic.
@@ -94,7 +95,6 @@ func (bt *batch) gone(ids []string) {
 
 func (b *Bridge) newItem(entryID string, req tebra.Request, now time.Time) item {
 	req.Identify(func() string { return b.deriveID(entryID) })
-	id, _ := tebra.ParseEntryID(entryID) // Redis gave it
 	return item{
 		request: req,
 		envelope: tebra.Envelope{
@@ -102,9 +102,15 @@ func (b *Bridge) newItem(entryID string, req tebra.Request, now time.Time) item 
 			EntryID: entryID, Lane: b.deps.Policy.LaneOf(req.Action), Ledger: tebra.LedgerHash(req.UserID, req.ID),
 			AdmittedAt: now, Traceparent: req.Traceparent,
 		},
-		arrival: id.Arrival(now),
+		arrival: arrivalOf(entryID, now),
 		write:   b.deps.Policy.IsWrite(req.Action),
 	}
+}
+
+// arrivalOf returns when an entry came in, by the Redis clock.
+func arrivalOf(entryID string, now time.Time) time.Time {
+	id, _ := tebra.ParseEntryID(entryID) // Redis gave it
+	return id.Arrival(now)
 }
 
 // deriveID names a request that its client did not name: the same entry always
@@ -128,7 +134,7 @@ func (b *Bridge) newReject(e stream.Entry, req tebra.Request, err error, now tim
 	req.Identify(func() string { return b.deriveID(e.ID) })
 	envelope := tebra.Envelope{
 		RequestID: req.ID, CorrelationID: req.CorrelationID, Action: req.Action, UserID: req.UserID,
-		EntryID: e.ID, AdmittedAt: now, Reason: bad.Code,
+		EntryID: e.ID, AdmittedAt: now, Reason: bad.Code, Traceparent: req.Traceparent,
 		Lane: b.deps.Policy.LaneOf(req.Action), Ledger: tebra.LedgerHash(req.UserID, req.ID),
 	}
 	r := reject{entryID: e.ID, err: bad, letter: letter{data: letterData(e, bad), envelope: envelope}}

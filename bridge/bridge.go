@@ -97,9 +97,13 @@ type Bridge struct {
 
 	lettersDown atomic.Bool // the last try at dead letters failed
 
+	fallen atomic.Pointer[string] // which part has panicked
+	fall   context.CancelFunc     // stops all parts; set by Run
+
 	vitals     vitals
 	stuckAfter time.Duration
 	tidyEvery  time.Duration
+	auditIdle  time.Duration
 }
 
 // New returns a bridge under a consumer name of its own. It does not talk to
@@ -117,17 +121,17 @@ func New(cfg Config, deps Deps) *Bridge {
 	}
 	b.log = deps.Log.With("consumer", b.consumer)
 	b.notes.log = b.log
-	b.lines.log = b.log
-	b.audit = telemetry.NewAuditor(b.log)
+	b.lines = lines{log: b.log, action: deps.Policy.ActionWord}
+	b.audit = telemetry.NewAuditor(b.log, deps.Policy.ActionWord)
 	b.lanes.init(deps.Policy, cfg.MaxInFlight)
-	b.seen = deps.Telemetry.Bridge(b.lanes.names())
+	b.seen = deps.Telemetry.Bridge(deps.Policy.ActionNames(), b.lanes.names())
 	b.hand.init()
 	b.lot.init()
 	b.rejecting.SetLimit(workers)
 	for _, s := range []*sizes{&b.size, &b.fillSize, &b.claimSize} {
 		s.assumed = cfg.MaxRequestBytes // before anything was seen, all may be as large as allowed
 	}
-	b.stuckAfter, b.tidyEvery = stuckAfter, tidyEvery
+	b.stuckAfter, b.tidyEvery, b.auditIdle = stuckAfter, tidyEvery, auditIdle
 	return b
 }
 
@@ -136,11 +140,14 @@ func (b *Bridge) Consumer() string { return b.consumer }
 
 // Run drains until ctx ends, then finishes what it admitted, gives back what it
 // did not, and leaves the group, all within 10 s (DESIGN section 5.10). Trouble
-// with Redis or Pub/Sub is waited out, not returned. The only error is a
-// [*config.Error] at start: Redis or Pub/Sub show that the configuration is wrong.
+// with Redis or Pub/Sub is waited out, not returned. It returns a [*config.Error] at
+// start, where Redis or Pub/Sub show that the configuration is wrong, and an error
+// when a part of the bridge has panicked.
 func (b *Bridge) Run(ctx context.Context) error {
 	hard, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
+	ctx, b.fall = context.WithCancel(ctx)
+	defer b.fall()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(stopGrace, cancel) })()
 
 	if err := b.enter(ctx); err != nil {
@@ -161,7 +168,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 	b.turn(&g, "keeper", func(p *pulse) { b.keep(ctx, p) })
 	_ = g.Wait() // none of them returns an error: they wait trouble out
 	_ = b.rejecting.Wait()
-	return b.leave(ctx)
+	return errors.Join(b.fell(), b.leave(ctx))
 }
 
 // LeftError says what a drain did not get done, and why if that is known.

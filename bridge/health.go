@@ -72,6 +72,7 @@ func (b *Bridge) turn(g *errgroup.Group, name string, run func(*pulse)) {
 	p := b.vitals.begin(name)
 	g.Go(func() error {
 		defer b.vitals.end(name)
+		defer b.noPanic(name)
 		run(p)
 		return nil
 	})

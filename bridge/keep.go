@@ -137,16 +137,16 @@ const (
 	// auditBatch is how many records are carried at a time.
 	auditBatch = 100
 	// auditIdle is after how long another bridge takes over records that were read
-	// and not confirmed.
+	// and not confirmed: much longer than it takes to write them.
 	auditIdle = time.Minute
 )
 
 // carryAudit writes what operators did into the audit log. A record is confirmed
 // once its line is written: a bridge that dies between the two has it written again,
-// and none is lost.
+// under the same ID, and none is lost. Any number of bridges may do this at a time.
 func (b *Bridge) carryAudit(ctx context.Context) error {
 	for {
-		entries, err := b.stream.CarryAudit(ctx, auditIdle, auditBatch)
+		entries, err := b.stream.CarryAudit(ctx, b.auditIdle, auditBatch)
 		if err != nil || len(entries) == 0 {
 			return err
 		}

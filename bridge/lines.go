@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"tebraproxy/pkg/tebra"
 	"tebraproxy/pkg/telemetry"
 )
 
@@ -17,7 +18,8 @@ const linesMost = 100
 
 // lines writes that requests were published. It is safe for concurrent use.
 type lines struct {
-	log *slog.Logger
+	log    *slog.Logger
+	action func(name string) string // the word for an action
 
 	mu    sync.Mutex
 	since time.Time // when the second began
@@ -38,8 +40,8 @@ func (l *lines) published(it *item) {
 	}
 	e := &it.envelope
 	l.log.LogAttrs(context.Background(), slog.LevelInfo, "published",
-		slog.String("entryId", e.EntryID), slog.String("requestId", e.RequestID),
-		slog.String("correlationId", e.CorrelationID), slog.String("action", e.Action), slog.String("lane", e.Lane),
+		slog.String("entryId", e.EntryID), slog.String("requestId", tebra.Shown(e.RequestID)),
+		slog.String("correlationId", tebra.Shown(e.CorrelationID)), slog.String("action", l.action(e.Action)), slog.String("lane", e.Lane),
 		slog.String(telemetry.TraceKey, telemetry.TraceOf(e)))
 }
 

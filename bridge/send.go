@@ -224,6 +224,7 @@ func (b *Bridge) rejectAside(ctx, hard context.Context, from *batch, rejects []r
 	b.hand.hold(bt)
 	run := func() error {
 		defer b.hand.release(bt)
+		defer b.noPanic("rejecting")
 		giveUp, cancel := context.WithDeadline(hard, bt.taken.Add(b.cfg.ClaimIdle/2))
 		defer cancel()
 		b.rejectAll(ctx, giveUp, rejects)
@@ -308,11 +309,13 @@ func (b *Bridge) publishLetters(giveUp context.Context, rejects []reject) (first
 	var due []*reject
 	for i := range rejects {
 		if r := &rejects[i]; !r.lettered {
+			r.sending = b.seen.Rejecting(&r.letter.envelope, arrivalOf(r.entryID, b.clock.now()))
 			letters.Add(r.letter.data, &r.letter.envelope)
 			due = append(due, r)
 		}
 	}
 	for i, err := range b.deps.DeadLetters.Publish(ctx, &letters) {
+		due[i].sending.Done(err)
 		due[i].lettered = err == nil
 		first = cmp.Or(first, err)
 	}

@@ -19,10 +19,10 @@ func (r *run) account(end ending, err error) {
 }
 
 // grounds is why an attempt ended as it did, for the audit log.
-func (r *run) grounds(end ending) telemetry.Decision {
+func (r *run) grounds(end ending) tebra.Decision {
 	switch {
 	case r.called:
-		return telemetry.Allowed
+		return tebra.Allowed
 	case end.code == tebra.Unauthorized || end.code == tebra.UnknownAction:
 		return telemetry.Denied
 	case end.code == tebra.Expired:

@@ -61,11 +61,7 @@ func (c Clients) instruments() *telemetry.Functions {
 	for _, lane := range c.Policy.Lanes() {
 		lanes = append(lanes, lane.Name)
 	}
-	var actions []string
-	for _, action := range c.Policy.Actions() {
-		actions = append(actions, action.Name)
-	}
-	return c.Telemetry.Functions(actions, lanes)
+	return c.Telemetry.Functions(c.Policy.ActionNames(), lanes)
 }
 
 // AssembleRecorder puts RecordDeadLetter together by itself, from a valid

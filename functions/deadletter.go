@@ -24,7 +24,7 @@ type Recorder struct {
 
 // NewRecorder returns RecordDeadLetter. Of deps it needs Ledger, Policy and Log.
 func NewRecorder(cfg RecorderConfig, deps Deps) *Recorder {
-	return &Recorder{cfg: cfg, deps: deps, audit: telemetry.NewAuditor(deps.Log), trouble: telemetry.Thin(deps.Log)}
+	return &Recorder{cfg: cfg, deps: deps, audit: telemetry.NewAuditor(deps.Log, deps.Policy.ActionWord), trouble: telemetry.Thin(deps.Log)}
 }
 
 // ServeHTTP answers one push of a dead letter.
@@ -51,8 +51,8 @@ func (d *Recorder) handle(ctx context.Context, message push.Message) int {
 	}
 	ctx, seen := d.deps.Telemetry.Begin(ctx, &env, message.PublishTime)
 	defer seen.End()
-	log = log.With("entryId", env.EntryID, "requestId", env.RequestID, "correlationId", env.CorrelationID, "action", env.Action).
-		With(seen.LogAttrs()...)
+	log = log.With("entryId", env.EntryID, "requestId", tebra.Shown(env.RequestID), "correlationId", tebra.Shown(env.CorrelationID),
+		"action", d.deps.Policy.ActionWord(env.Action)).With(seen.LogAttrs()...)
 	claim, err := d.deps.Ledger.Settle(ctx, d.delivery(env, message.Data))
 	if err != nil {
 		d.trouble.Warn("the dead letter could not be claimed; it comes again", "entryId", env.EntryID, "error", err)

@@ -1,11 +1,11 @@
 package functions
 
 import (
-	"fmt"
 	"log/slog"
 	"net/http"
-	"runtime"
 	"runtime/debug"
+
+	"tebraproxy/pkg/telemetry"
 )
 
 // guard answers 500 for a function that panics, so that the message comes again.
@@ -21,18 +21,9 @@ func guard(name string, fn http.Handler, log *slog.Logger) http.Handler {
 			if p == http.ErrAbortHandler { // asks for the connection to be closed
 				panic(p)
 			}
-			log.Error("a function panicked", "function", name, "panic", kindOf(p), "stack", string(debug.Stack()))
+			log.Error("a function panicked", "function", name, "panic", telemetry.PanicKind(p), "stack", string(debug.Stack()))
 			w.WriteHeader(http.StatusInternalServerError)
 		}()
 		fn.ServeHTTP(w, r)
 	})
-}
-
-// kindOf says what a panic is about without its value: the runtime's own say which
-// rule was broken, in numbers and types.
-func kindOf(p any) string {
-	if err, ok := p.(runtime.Error); ok {
-		return err.Error()
-	}
-	return fmt.Sprintf("%T", p)
 }

@@ -50,7 +50,7 @@ type Processor struct {
 
 // NewProcessor returns ProcessRequest. It does not talk to anybody yet.
 func NewProcessor(cfg Config, deps Deps) *Processor {
-	return &Processor{cfg: cfg, deps: deps, audit: telemetry.NewAuditor(deps.Log), trouble: telemetry.Thin(deps.Log)}
+	return &Processor{cfg: cfg, deps: deps, audit: telemetry.NewAuditor(deps.Log, deps.Policy.ActionWord), trouble: telemetry.Thin(deps.Log)}
 }
 
 // ServeHTTP answers one push. The status is all that Pub/Sub looks at.
@@ -105,7 +105,8 @@ func (p *Processor) handle(ctx context.Context, message push.Message) int {
 	run := &run{Processor: p, env: env}
 	ctx, run.seen = p.deps.Telemetry.Begin(ctx, &run.env, message.PublishTime)
 	defer run.seen.End()
-	about := append([]any{"entryId", env.EntryID, "requestId", env.RequestID, "correlationId", env.CorrelationID, "action", env.Action},
+	about := append([]any{"entryId", env.EntryID, "requestId", tebra.Shown(env.RequestID), "correlationId", tebra.Shown(env.CorrelationID),
+		"action", p.deps.Policy.ActionWord(env.Action)},
 		run.seen.LogAttrs()...)
 	run.log, run.published = p.deps.Log.With(about...), message.PublishTime
 	run.request, err = tebra.DecodeMessage(message.Data)

@@ -29,11 +29,7 @@ resource "google_logging_project_sink" "audit" {
   destination            = "logging.googleapis.com/${google_logging_project_bucket_config.audit.id}"
   unique_writer_identity = true
 
-  filter = <<-EOT
-    labels.log="audit" AND (
-      resource.labels.service_name=~"^${var.name}-(${join("|", keys(local.functions))})$" OR
-      resource.labels.worker_pool_name="${var.name}-bridge" OR
-      resource.labels.job_name="${var.name}-bridge"
-    )
-  EOT
+  # Both labels are the programs' own (pkg/telemetry): whatever kind of resource a program
+  # runs as, worker pool, job or service, its records come here.
+  filter = "labels.log=\"audit\" AND labels.namespace=\"${var.name}\""
 }

@@ -103,6 +103,18 @@ func (p *Policy) Actions() []Action {
 	return list
 }
 
+// ActionNames returns the names of all actions, sorted.
+func (p *Policy) ActionNames() []string { return slices.Sorted(maps.Keys(p.actions)) }
+
+// ActionWord returns the action's name if the policy knows it, else
+// [tebra.OtherAction]: what logs and labels may call it.
+func (p *Policy) ActionWord(name string) string {
+	if _, ok := p.actions[name]; ok {
+		return name
+	}
+	return tebra.OtherAction
+}
+
 // LaneOf returns the name of the lane that an action goes by. One that the policy
 // does not know, and that will be refused, goes by [tebra.DefaultLane].
 func (p *Policy) LaneOf(action string) string {

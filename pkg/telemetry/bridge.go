@@ -18,9 +18,9 @@ import (
 // Bridge is what a bridge tells of itself. It is safe for concurrent use; a nil
 // Bridge observes nothing.
 type Bridge struct {
-	telemetry *Telemetry
-	lanes     vocabulary
-	seen      atomic.Pointer[State]
+	telemetry      *Telemetry
+	actions, lanes vocabulary
+	seen           atomic.Pointer[State]
 
 	read, published, claimed metric.Int64Counter
 	rejected, deadLetters    metric.Int64Counter
@@ -54,14 +54,14 @@ type LaneState struct {
 // better than an old one, and alerts on absence say so.
 const fresh = 30 * time.Second
 
-// Bridge makes a bridge's instruments. lanes are the lanes of the policy; others are
-// counted as "other". A nil Telemetry gives a nil Bridge.
-func (t *Telemetry) Bridge(lanes []string) *Bridge {
+// Bridge makes a bridge's instruments. actions and lanes are those of the policy;
+// others are "other". A nil Telemetry gives a nil Bridge.
+func (t *Telemetry) Bridge(actions, lanes []string) *Bridge {
 	if t == nil {
 		return nil
 	}
 	b := &Bridge{
-		telemetry: t, lanes: newVocabulary(lanes),
+		telemetry: t, actions: newVocabulary(actions), lanes: newVocabulary(lanes),
 		read:      t.counter("tebra_requests_read_total", "Entries read from the requests stream."),
 		published: t.counter("tebra_requests_published_total", "Requests that Pub/Sub has confirmed."),
 		claimed:   t.counter("tebra_requests_claimed_total", "Entries taken over from a bridge that died."),
@@ -211,6 +211,21 @@ type Sending struct{ request, send trace.Span }
 // Publishing begins a try at publishing a request that came in at arrival, and
 // puts into its envelope what the trace goes on from.
 func (b *Bridge) Publishing(e *tebra.Envelope, arrival time.Time) *Sending {
+	return b.sending(e, arrival, "send requests topic")
+}
+
+// Rejecting begins a try at publishing the dead letter of an entry that can't be
+// served, like [Bridge.Publishing]. e.Reason says why.
+func (b *Bridge) Rejecting(e *tebra.Envelope, arrival time.Time) *Sending {
+	s := b.sending(e, arrival, "send dead-letters topic")
+	if s != nil {
+		s.request.SetAttributes(attrOutcome.String(reasonWord(e.Reason)))
+		setFailed(s.request, tebra.ErrorCode(reasonWord(e.Reason)))
+	}
+	return s
+}
+
+func (b *Bridge) sending(e *tebra.Envelope, arrival time.Time, what string) *Sending {
 	if b == nil {
 		return nil
 	}
@@ -230,13 +245,13 @@ func (b *Bridge) Publishing(e *tebra.Envelope, arrival time.Time) *Sending {
 		e.PublishTraceparent = formatTraceparent(origin.WithTraceFlags(0))
 		return nil
 	}
-	now, tracer, request := time.Now(), b.telemetry.tracer, about(e)
+	now, tracer, request := time.Now(), b.telemetry.tracer, trace.WithAttributes(about(e, b.actions)...)
 	s := &Sending{}
 	ctx, s.request = tracer.Start(context.WithValue(ctx, traceKey{}, origin.TraceID()), name, request,
 		trace.WithTimestamp(arrival), trace.WithSpanKind(trace.SpanKindConsumer))
 	_, wait := tracer.Start(ctx, "wait in Redis", request, trace.WithTimestamp(arrival))
 	wait.End(trace.WithTimestamp(now))
-	_, s.send = tracer.Start(ctx, "send requests topic", request,
+	_, s.send = tracer.Start(ctx, what, request,
 		trace.WithTimestamp(now), trace.WithSpanKind(trace.SpanKindProducer),
 		trace.WithAttributes(attribute.String("messaging.system", "gcp_pubsub"), attribute.String("messaging.operation.type", "send")))
 	e.PublishTraceparent = formatTraceparent(s.send.SpanContext())

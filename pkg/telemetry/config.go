@@ -146,6 +146,21 @@ func (c Config) attributes() ([]attribute.KeyValue, error) {
 	return all, nil
 }
 
+// Namespace returns the installation's name, service.namespace among
+// OTEL_RESOURCE_ATTRIBUTES, "" where it has none.
+func (c Config) Namespace() string {
+	attributes, err := c.attributes()
+	if err != nil { // [Config.Problems] tells
+		return ""
+	}
+	for _, a := range attributes {
+		if a.Key == "service.namespace" {
+			return a.Value.AsString()
+		}
+	}
+	return ""
+}
+
 func hasKey(all []attribute.KeyValue, key attribute.Key) bool {
 	for _, a := range all {
 		if a.Key == key && a.Value.AsString() != "" {

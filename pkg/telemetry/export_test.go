@@ -97,7 +97,7 @@ func TestEverythingIsSentInRequestsThatGoogleTakes(t *testing.T) {
 	for i := range 150 {
 		actions = append(actions, fmt.Sprint("action", i))
 	}
-	bridge, functions := tel.Bridge(nil), tel.Functions(actions, nil)
+	bridge, functions := tel.Bridge(nil, nil), tel.Functions(actions, nil)
 	const requests = 300
 	for i := range requests {
 		e := envelope(fmt.Sprint(i))
@@ -149,7 +149,7 @@ func TestACollectorThatIsAwayHoldsNobodyUp(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bridge := tel.Bridge(nil)
+	bridge := tel.Bridge(nil, nil)
 	began := time.Now()
 	for i := range 2 * maxSpansQueued {
 		bridge.Publishing(envelope(fmt.Sprint(i)), time.Now()).Done(nil)

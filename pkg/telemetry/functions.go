@@ -88,14 +88,13 @@ func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 // Run observes one attempt at a request. It belongs to one goroutine. A nil Run
 // observes nothing.
 type Run struct {
-	f        *Functions
-	envelope *tebra.Envelope
-	action   string // as a label
-	span     trace.Span
-	origin   trace.SpanContext // what the trace goes on from where the span is not sampled
-	began    time.Time
-	age      time.Duration // of the request when it was claimed
-	claimed  time.Time
+	f       *Functions
+	action  string // as a label
+	span    trace.Span
+	origin  trace.SpanContext // what the trace goes on from where the span is not sampled
+	began   time.Time
+	age     time.Duration // of the request when it was claimed
+	claimed time.Time
 }
 
 // Begin begins to observe an attempt at the request of e, whose message was
@@ -104,7 +103,7 @@ func (f *Functions) Begin(ctx context.Context, e *tebra.Envelope, published time
 	if f == nil {
 		return ctx, nil
 	}
-	r := &Run{f: f, envelope: e, action: f.actions.word(e.Action), began: time.Now()}
+	r := &Run{f: f, action: f.actions.word(e.Action), began: time.Now()}
 	var given bool
 	if r.origin, given = parseTraceparent(e.PublishTraceparent); !given { // published by a bridge without telemetry
 		r.origin, given = originOf(e)
@@ -116,14 +115,13 @@ func (f *Functions) Begin(ctx context.Context, e *tebra.Envelope, published time
 	}
 	tracer := f.telemetry.tracer
 	if f.telemetry.tracers != nil && r.origin.IsSampled() && !published.IsZero() {
-		_, wait := tracer.Start(ctx, "wait in Pub/Sub", about(e), trace.WithTimestamp(published))
+		_, wait := tracer.Start(ctx, "wait in Pub/Sub", trace.WithAttributes(about(e, f.actions)...), trace.WithTimestamp(published))
 		wait.End(trace.WithTimestamp(r.began))
 	}
 	ctx, r.span = tracer.Start(ctx, "process requests topic", trace.WithSpanKind(trace.SpanKindConsumer), trace.WithTimestamp(r.began))
 	if r.span.IsRecording() {
-		r.span.SetAttributes(attribute.String("messaging.system", "gcp_pubsub"), attribute.String("messaging.operation.type", "process"),
-			attrRequestID.String(e.RequestID), attrCorrelationID.String(e.CorrelationID),
-			attrEntryID.String(e.EntryID), attrAction.String(e.Action), attrLane.String(e.Lane))
+		r.span.SetAttributes(about(e, f.actions)...)
+		r.span.SetAttributes(attribute.String("messaging.system", "gcp_pubsub"), attribute.String("messaging.operation.type", "process"))
 	}
 	return ctx, r
 }
@@ -196,7 +194,7 @@ func (r *Run) Calling(ctx context.Context, fallback string) (traceparent string,
 	return traceparent, func(c Called) {
 		r.f.call.Record(ctx, time.Since(began).Seconds(), r.labels(c.Code))
 		if span.IsRecording() {
-			span.SetAttributes(attribute.String("http.request.method", http.MethodPost), attrAction.String(r.envelope.Action),
+			span.SetAttributes(attribute.String("http.request.method", http.MethodPost), attrAction.String(r.action),
 				attrOutcome.String(c.Outcome))
 			if c.Status != 0 {
 				span.SetAttributes(attrStatus.Int(c.Status))

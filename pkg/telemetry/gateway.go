@@ -173,7 +173,7 @@ func (g *Gateway) Traceparent(ctx context.Context) string {
 // stream.
 func (g *Gateway) Posted(ctx context.Context, r tebra.Request, entryID string) {
 	if x, ok := ctx.Value(exchangeKey{}).(*exchange); ok && x.span.IsRecording() {
-		x.span.SetAttributes(attrRequestID.String(r.ID), attrCorrelationID.String(r.CorrelationID), attrEntryID.String(entryID))
+		x.span.SetAttributes(attrRequestID.String(tebra.Shown(r.ID)), attrCorrelationID.String(tebra.Shown(r.CorrelationID)), attrEntryID.String(entryID))
 	}
 }
 

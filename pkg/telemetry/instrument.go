@@ -18,7 +18,7 @@ var (
 )
 
 // other is the word for whatever is in no vocabulary.
-const other = "other"
+const other = tebra.OtherAction
 
 // vocabulary is a closed set of label values. What came from outside never makes a
 // series of its own.

@@ -12,17 +12,26 @@ const (
 	TraceKey = "traceId" // a trace's ID, in hex
 	SpanKey  = "spanId"
 	logKey   = "log" // which log a line belongs to, a label
+	// namespaceKey is the label that tells installations apart.
+	namespaceKey = "namespace"
 )
 
 // LogOption is a choice about a logger.
 type LogOption func(*logOptions)
 
-type logOptions struct{ project string }
+type logOptions struct{ project, namespace string }
 
 // InProject has traces named in full, so that Cloud Logging links lines to them.
 // An empty project changes nothing.
 func InProject(project string) LogOption {
 	return func(o *logOptions) { o.project = project }
+}
+
+// InNamespace has lines that belong to a log of their own, such as the audit log,
+// carry the label namespace too, so that a sink tells several installations in a
+// project apart. An empty namespace changes nothing.
+func InNamespace(namespace string) LogOption {
+	return func(o *logOptions) { o.namespace = namespace }
 }
 
 // NewLogger returns a logger to w: text for people when w is a terminal, else
@@ -62,7 +71,11 @@ func (o logOptions) cloudLogging(groups []string, a slog.Attr) slog.Attr {
 	case SpanKey:
 		a.Key = "logging.googleapis.com/spanId"
 	case logKey:
-		return slog.Any("logging.googleapis.com/labels", map[string]string{logKey: a.Value.String()})
+		labels := map[string]string{logKey: a.Value.String()}
+		if o.namespace != "" {
+			labels[namespaceKey] = o.namespace
+		}
+		return slog.Any("logging.googleapis.com/labels", labels)
 	}
 	return a
 }

@@ -53,9 +53,9 @@ func TestLinesAreAsCloudLoggingReadsThem(t *testing.T) {
 func TestAuditRecordsAreALogOfTheirOwn(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
-	audit := NewAuditor(NewLogger(&out, slog.LevelInfo))
+	audit := NewAuditor(NewLogger(&out, slog.LevelInfo, InNamespace("one")), newVocabulary([]string{"getProviders"}).word)
 	e := envelope("r1")
-	audit.Operation(Operation{Envelope: e, Decision: Allowed, Called: true, Outcome: tebra.Rejected, Final: true, Attempt: 2})
+	audit.Operation(Operation{Envelope: e, Decision: tebra.Allowed, Called: true, Outcome: tebra.Rejected, Final: true, Attempt: 2})
 	audit.Operation(Operation{Envelope: e, Decision: Repeated, Final: true})
 	audit.Operator("5-0", tebra.AuditRecord{At: time.UnixMilli(0), Operator: "ann@host", Operation: tebra.PayloadsShown,
 		RequestID: "r1", CorrelationID: "c-r1", Action: "getProviders", UserID: "u", LetterID: "17", EntryID: "4-0",
@@ -72,7 +72,7 @@ func TestAuditRecordsAreALogOfTheirOwn(t *testing.T) {
 		t.Fatalf("%d records, want %d", len(got), len(want))
 	}
 	for i := range want {
-		want[i]["logging.googleapis.com/labels"] = map[string]any{"log": "audit"}
+		want[i]["logging.googleapis.com/labels"] = map[string]any{"log": "audit", "namespace": "one"}
 		for name, value := range want[i] {
 			if fmt.Sprint(got[i][name]) != fmt.Sprint(value) {
 				t.Errorf("record %d: %s = %v, want %v", i, name, got[i][name], value)
@@ -81,6 +81,37 @@ func TestAuditRecordsAreALogOfTheirOwn(t *testing.T) {
 	}
 	if trace := got[0]["logging.googleapis.com/trace"]; trace != TraceOf(e) {
 		t.Errorf("record 0 is of trace %v, want %s", trace, TraceOf(e))
+	}
+}
+
+// TestAuditRecordsHoldNoTextOfClients: nobody has checked what a client calls itself, its
+// request, and what it asks for. That it was asked can be shown all the same to who is
+// told the name.
+func TestAuditRecordsHoldNoTextOfClients(t *testing.T) {
+	t.Parallel()
+	const text = "Jane Doe, HIV positive"
+	var out bytes.Buffer
+	audit := NewAuditor(NewLogger(&out, slog.LevelInfo), newVocabulary([]string{"getProviders"}).word)
+	audit.Operation(Operation{Envelope: &tebra.Envelope{UserID: text, Action: text, RequestID: text, CorrelationID: text, EntryID: "1-0"},
+		Decision: Invalid, Outcome: tebra.Malformed})
+	audit.Operation(Operation{Envelope: &tebra.Envelope{UserID: "ada@example.com", Action: "JaneDoe", RequestID: "r", CorrelationID: "c", EntryID: "1-0"},
+		Decision: Denied, Outcome: tebra.UnknownAction})
+	audit.Operator("5-0", tebra.AuditRecord{Operator: "ann@host", Operation: tebra.DeadLetterDropped,
+		RequestID: text, CorrelationID: text, Action: text, UserID: text, LetterID: text, EntryID: text, Decision: tebra.Allowed, Reason: text})
+	if strings.Contains(out.String(), "Jane") {
+		t.Errorf("audit records hold text of clients:\n%s", out.String())
+	}
+	all := lines(t, &out)
+	for i, want := range []map[string]string{
+		{"userId": tebra.Digest(text), "action": "other", "actionDigest": tebra.Digest(text), "requestId": tebra.Digest(text), "correlationId": tebra.Digest(text)},
+		{"userId": "ada@example.com", "action": "other", "actionDigest": tebra.Digest("JaneDoe"), "requestId": "r", "correlationId": "c"},
+		{"operator": "ann@host", "userId": tebra.Digest(text), "actionDigest": tebra.Digest(text), "requestId": tebra.Digest(text)},
+	} {
+		for name, value := range want {
+			if all[i][name] != value {
+				t.Errorf("record %d: %s = %v, want %s", i, name, all[i][name], value)
+			}
+		}
 	}
 }
 

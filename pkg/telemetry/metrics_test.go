@@ -21,7 +21,7 @@ func TestWhatComesFromOutsideMakesNoSeries(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Config{})
 	f := b.Functions([]string{"getProviders"}, []string{"default"})
-	bridge := b.Bridge([]string{"default"})
+	bridge := b.Bridge(nil, []string{"default"})
 	lanes := map[string]LaneState{"default": {Open: 1}}
 	for i := range 500 {
 		e := envelope(fmt.Sprint(i))
@@ -60,7 +60,7 @@ func TestWhatComesFromOutsideMakesNoSeries(t *testing.T) {
 func TestAnAlertSeesTheFirstOne(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Config{})
-	b.Bridge(nil)
+	b.Bridge(nil, nil)
 	b.Functions(nil, nil)
 	for _, code := range append(tebra.Codes(), "trimmed") {
 		for _, name := range []string{"tebra_dead_letters_total", "tebra_requests_rejected_total"} {
@@ -76,7 +76,7 @@ func TestAnAlertSeesTheFirstOne(t *testing.T) {
 func TestOldNumbersAreNotTold(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Config{})
-	bridge := b.Bridge([]string{"default"})
+	bridge := b.Bridge(nil, []string{"default"})
 	if got := b.value("tebra_stream_entries"); got != "" {
 		t.Errorf("tebra_stream_entries = %s before anything was seen, want none", got)
 	}
@@ -104,7 +104,7 @@ func TestOldNumbersAreNotTold(t *testing.T) {
 func TestEveryStepOfABridgeIsCounted(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Config{})
-	bridge := b.Bridge(nil)
+	bridge := b.Bridge(nil, nil)
 	bridge.Read(3)
 	bridge.Claimed(2)
 	bridge.Published(2, 20*time.Millisecond, nil)

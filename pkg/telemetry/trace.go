@@ -117,7 +117,8 @@ func (ids) NewSpanID(context.Context, trace.TraceID) (span trace.SpanID) {
 	return span
 }
 
-// Names of spans' attributes. None of them ever holds contents.
+// Names of spans' attributes. None of them ever holds contents, nor text that a
+// client chose ([tebra.Shown]).
 const (
 	attrRequestID     = attribute.Key("tebra.request.id")
 	attrCorrelationID = attribute.Key("tebra.correlation.id")
@@ -132,8 +133,11 @@ const (
 	attrStatus        = attribute.Key("http.response.status_code")
 )
 
-// about says which request a span is about.
-func about(e *tebra.Envelope) trace.SpanStartEventOption {
-	return trace.WithAttributes(attrRequestID.String(e.RequestID), attrCorrelationID.String(e.CorrelationID),
-		attrEntryID.String(e.EntryID), attrAction.String(e.Action), attrLane.String(e.Lane))
+// about says which request a span is about. Names that clients gave are as they may
+// be shown, the action is one of the vocabulary.
+func about(e *tebra.Envelope, actions vocabulary) []attribute.KeyValue {
+	return []attribute.KeyValue{
+		attrRequestID.String(tebra.Shown(e.RequestID)), attrCorrelationID.String(tebra.Shown(e.CorrelationID)),
+		attrEntryID.String(e.EntryID), attrAction.String(actions.word(e.Action)), attrLane.String(e.Lane),
+	}
 }

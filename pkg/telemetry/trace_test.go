@@ -4,9 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/http"
+	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
+	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
 	"tebraproxy/pkg/tebra"
@@ -23,7 +27,7 @@ func TestOneTraceFromTheEntryToTheAnswer(t *testing.T) {
 			e := envelope("1")
 			e.Traceparent = client
 			arrival := time.Now().Add(-3 * time.Second)
-			b.Bridge(nil).Publishing(e, arrival).Done(nil)
+			b.Bridge([]string{"getProviders"}, nil).Publishing(e, arrival).Done(nil)
 
 			f := b.Functions([]string{"getProviders"}, nil)
 			published := time.Now().Add(-time.Second)
@@ -78,6 +82,64 @@ func TestOneTraceFromTheEntryToTheAnswer(t *testing.T) {
 	}
 }
 
+// TestARejectedEntryHasItsTrace: of the client's, or a new one, with why it was
+// rejected; its dead letter carries the trace on.
+func TestARejectedEntryHasItsTrace(t *testing.T) {
+	t.Parallel()
+	for name, client := range map[string]string{"the client's": clientTraceparent, "a new one": ""} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t, Config{})
+			e := envelope("1")
+			e.Traceparent, e.Reason = client, tebra.Malformed
+			b.Bridge(nil, nil).Rejecting(e, time.Now().Add(-time.Second)).Done(nil)
+			request, send := b.span("process requests stream"), b.span("send dead-letters topic")
+			wantParent(t, send, request)
+			wantParent(t, b.span("wait in Redis"), request)
+			if got := request.SpanContext.TraceID().String(); got != TraceOf(e) {
+				t.Errorf("span is of trace %s, want %s", got, TraceOf(e))
+			}
+			if request.Status.Code != codes.Error || request.Status.Description != "malformed" || send.Status.Code == codes.Error {
+				t.Errorf("status = %v, of sending %v; want an error that says malformed, and none", request.Status, send.Status)
+			}
+			if want := formatTraceparent(send.SpanContext); e.PublishTraceparent != want {
+				t.Errorf("the dead letter carries %q, want that of its sending, %s", e.PublishTraceparent, want)
+			}
+		})
+	}
+}
+
+// TestSpansHoldNoTextOfClients, nor actions that the policy does not know.
+func TestSpansHoldNoTextOfClients(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Config{})
+	const text = "Jane Doe, HIV positive"
+	e := &tebra.Envelope{RequestID: text, CorrelationID: text, Action: "JaneDoe", UserID: text, EntryID: "1-0", Lane: "default",
+		Ledger: tebra.LedgerHash(text, text), Reason: tebra.ErrorCode(text)}
+	bridge := b.Bridge([]string{"health"}, nil)
+	bridge.Publishing(e, time.Now()).Done(nil)
+	bridge.Rejecting(e, time.Now()).Done(errors.New(text))
+	ctx, run := b.Functions([]string{"health"}, nil).Begin(t.Context(), e, time.Now())
+	run.Claimed("run", 1, 0, time.Now())
+	_, done := run.Calling(ctx, "")
+	done(Called{Outcome: "answered", Code: tebra.ErrorCode("rejected")})
+	run.Ended(Ended{Step: "complete"})
+	run.End()
+	for _, s := range b.spans.GetSpans() {
+		for _, a := range s.Attributes {
+			if strings.Contains(a.Value.Emit(), "Jane") {
+				t.Errorf("attribute %s of span %q = %q", a.Key, s.Name, a.Value.Emit())
+			}
+			if a.Key == attrAction && a.Value.AsString() != "other" {
+				t.Errorf("attribute %s of span %q = %q, want other", a.Key, s.Name, a.Value.AsString())
+			}
+		}
+		if strings.Contains(s.Status.Description, "Jane") {
+			t.Errorf("status of span %q = %q", s.Name, s.Status.Description)
+		}
+	}
+}
+
 func wantParent(t *testing.T, child, parent tracetest.SpanStub) {
 	t.Helper()
 	if child.Parent.SpanID() != parent.SpanContext.SpanID() {
@@ -102,7 +164,7 @@ func TestASecondBridgeGoesOnWithTheTrace(t *testing.T) {
 func TestSamplingIsByTheShareThatWasAskedFor(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Config{Sampler: "parentbased_traceidratio", SamplerArg: "0.1"})
-	bridge, functions := b.Bridge(nil), b.Functions(nil, nil)
+	bridge, functions := b.Bridge(nil, nil), b.Functions(nil, nil)
 	const n, share = 20_000, 0.1
 	sampled := 0
 	for i := range n {
@@ -139,7 +201,7 @@ func TestWithoutTracingTheClientsTraceGoesThrough(t *testing.T) {
 	}
 	e := envelope("1")
 	e.Traceparent = clientTraceparent
-	silent.Bridge(nil).Publishing(e, time.Now()).Done(errors.New("any"))
+	silent.Bridge(nil, nil).Publishing(e, time.Now()).Done(errors.New("any"))
 	ctx, run := silent.Functions(nil, nil).Begin(t.Context(), e, time.Now())
 	traceparent, done := run.Calling(ctx, "")
 	done(Called{})
@@ -152,7 +214,7 @@ func TestWithoutTracingTheClientsTraceGoesThrough(t *testing.T) {
 func TestNothingIsObservedWithoutTelemetry(t *testing.T) {
 	t.Parallel()
 	var none *Telemetry
-	b, f, e := none.Bridge(nil), none.Functions(nil, nil), envelope("1")
+	b, f, e := none.Bridge(nil, nil), none.Functions(nil, nil), envelope("1")
 	b.Read(1)
 	b.Claimed(1)
 	b.Published(1, time.Second, nil)
@@ -162,6 +224,14 @@ func TestNothingIsObservedWithoutTelemetry(t *testing.T) {
 	b.BreakerChanged(true)
 	b.Saw(State{})
 	b.Publishing(e, time.Now()).Done(nil)
+	b.Rejecting(e, time.Now()).Done(nil)
+	var g *Gateway = none.Gateway(nil, nil)
+	g.Handler(http.NotFoundHandler()).ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("POST", "/", nil))
+	g.Posted(t.Context(), tebra.Request{}, "")
+	g.Streaming()(StreamLeft)
+	if got := g.Traceparent(t.Context()); got != "" {
+		t.Errorf("Traceparent() = %q, want none", got)
+	}
 	ctx, run := f.Begin(t.Context(), e, time.Now())
 	run.Claimed("run", 1, 0, time.Now())
 	run.Waiting(ctx, "")()
@@ -200,7 +270,7 @@ func BenchmarkPublishingUnsampled(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	bridge, e := tel.Bridge(nil), envelope("1")
+	bridge, e := tel.Bridge(nil, nil), envelope("1")
 	b.ReportAllocs()
 	for b.Loop() {
 		bridge.Publishing(e, time.Time{}).Done(nil)

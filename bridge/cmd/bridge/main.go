@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	stdlog "log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -36,6 +37,7 @@ import (
 var version = "dev"
 
 func main() {
+	stdlog.SetOutput(io.Discard) // what libraries print there, nobody has checked for contents
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	err := run(ctx, os.Args[1:], os.Environ(), os.Stdout)
@@ -64,7 +66,7 @@ func run(ctx context.Context, args, environ []string, logs io.Writer) error {
 	if err != nil {
 		return err
 	}
-	log := telemetry.NewLogger(logs, slog.LevelInfo, telemetry.InProject(cfg.Project))
+	log := telemetry.NewLogger(logs, slog.LevelInfo, telemetry.InProject(cfg.Project), telemetry.InNamespace(cfg.Telemetry.Namespace()))
 	telemetry.ReportErrors(log)
 	seen, err := telemetry.New(ctx, cfg.Telemetry, telemetry.Options{Service: "tebra-bridge", Version: version})
 	if err != nil {

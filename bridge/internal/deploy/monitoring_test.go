@@ -1,7 +1,9 @@
 package deploy
 
 import (
+	"bytes"
 	"encoding/json"
+	"log/slog"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -56,7 +58,7 @@ func made(t *testing.T) map[string][]string {
 func useAll(t *testing.T, tel *telemetry.Telemetry) {
 	t.Helper()
 	e := &tebra.Envelope{RequestID: "r", Action: "health", EntryID: "1-0", Lane: "default", Ledger: tebra.LedgerHash("u", "r")}
-	b := tel.Bridge([]string{"default"})
+	b := tel.Bridge(nil, []string{"default"})
 	b.Read(1)
 	b.Claimed(1)
 	b.Published(1, time.Second, nil)
@@ -66,6 +68,9 @@ func useAll(t *testing.T, tel *telemetry.Telemetry) {
 	b.Saw(telemetry.State{At: time.Now(), Lanes: map[string]telemetry.LaneState{"default": {}}})
 	f := tel.Functions([]string{"health"}, []string{"default"})
 	f.Handler("ProcessRequest", http.NotFoundHandler()).ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("POST", "/", nil))
+	g := tel.Gateway([]string{"/"}, nil)
+	g.Handler(http.NotFoundHandler()).ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("POST", "/", nil))
+	g.Streaming()(telemetry.StreamSlow)
 	ctx, run := f.Begin(t.Context(), e, time.Now())
 	run.Claimed("run", 1, 0, time.Now())
 	run.Waiting(ctx, "default")()
@@ -221,5 +226,46 @@ func TestEveryAlertHasItsSectionInTheRunbook(t *testing.T) {
 	}
 	if len(sections) > 0 {
 		t.Errorf("RUNBOOK.md has sections %v, which are no alerts", slices.Sorted(maps.Keys(sections)))
+	}
+}
+
+// TestTheSinkTakesWhatTheAuditorWrites holds the sink's filter against the labels of an
+// audit record, of a program that is configured as Terraform configures each.
+func TestTheSinkTakesWhatTheAuditorWrites(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile(filepath.Join(terraformDir, "audit.tf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	filter := regexp.MustCompile(`(?m)^  filter = "(.*)"$`).FindSubmatch(text)
+	if filter == nil {
+		t.Fatal("audit.tf has no filter; is it still read right?")
+	}
+	rest := strings.ReplaceAll(string(filter[1]), `\"`, `"`)
+	want := map[string]string{}
+	for _, m := range regexp.MustCompile(`labels\.([a-z]+)="([^"]*)"`).FindAllStringSubmatch(rest, -1) {
+		want[m[1]] = strings.ReplaceAll(m[2], "${var.name}", "tebra")
+		rest = strings.Replace(rest, m[0], "", 1)
+	}
+	if strings.Trim(rest, " AND") != "" || len(want) < 2 {
+		t.Fatalf("the filter %s asks for more than labels, or for too few", filter[1])
+	}
+	plain := environment(t, "environment")
+	for name := range programs {
+		var cfg telemetry.Config
+		for _, variable := range evaluate(t, plain[name]) {
+			if value, ok := strings.CutPrefix(variable, "OTEL_RESOURCE_ATTRIBUTES="); ok {
+				cfg.Attributes = value
+			}
+		}
+		var out bytes.Buffer
+		log := telemetry.NewLogger(&out, slog.LevelInfo, telemetry.InNamespace(cfg.Namespace()))
+		telemetry.NewAuditor(log, func(name string) string { return name }).Operation(telemetry.Operation{Envelope: &tebra.Envelope{}})
+		var line struct {
+			Labels map[string]string `json:"logging.googleapis.com/labels"`
+		}
+		if err := json.Unmarshal(out.Bytes(), &line); err != nil || !maps.Equal(line.Labels, want) {
+			t.Errorf("an audit record of %s has labels %v (%v), want %v, which the sink takes", name, line.Labels, err, want)
+		}
 	}
 }

@@ -59,7 +59,9 @@ func main() {
 // is configured by itself, so that none is given a key that it has no use for.
 func run(ctx context.Context, environ []string, logs io.Writer) error {
 	project, _ := lookup(environ)("GOOGLE_CLOUD_PROJECT")
-	log := telemetry.NewLogger(logs, slog.LevelInfo, telemetry.InProject(project))
+	attributes, _ := lookup(environ)("OTEL_RESOURCE_ATTRIBUTES")
+	log := telemetry.NewLogger(logs, slog.LevelInfo,
+		telemetry.InProject(project), telemetry.InNamespace(telemetry.Config{Attributes: attributes}.Namespace()))
 	telemetry.ReportErrors(log)
 	switch targetOf(environ) {
 	case functions.RecordDeadLetter:

@@ -1,0 +1,124 @@
+package bridge
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"tebraproxy/pkg/peertest"
+	"tebraproxy/pkg/stream"
+	"tebraproxy/pkg/tebra"
+	"tebraproxy/pkg/telemetry"
+)
+
+// auditLines is the audit log of all bridges of a test.
+type auditLines struct {
+	mu  sync.Mutex
+	out bytes.Buffer
+}
+
+func (a *auditLines) Write(p []byte) (int, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.out.Write(p)
+}
+
+// carried returns how often each record is in the log, by its ID, and for which
+// request.
+func (a *auditLines) carried(t *testing.T) (times map[string]int, requests map[string]string) {
+	t.Helper()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	times, requests = map[string]int{}, map[string]string{}
+	for line := range strings.Lines(a.out.String()) {
+		var r struct{ Operation, RecordID, RequestID string }
+		if err := json.Unmarshal([]byte(line), &r); err != nil {
+			t.Fatalf("a line of the log is no JSON: %q", line)
+		}
+		if r.Operation == string(tebra.DeadLetterDropped) {
+			times[r.RecordID]++
+			if before, ok := requests[r.RecordID]; ok && before != r.RequestID {
+				t.Errorf("record %s is of %s, then of %s", r.RecordID, before, r.RequestID)
+			}
+			requests[r.RecordID] = r.RequestID
+		}
+	}
+	return times, requests
+}
+
+// TestSeveralBridgesCarryTheAuditStream: every record reaches the audit log, under the
+// ID of its entry; once, as long as no bridge dies between writing it and confirming
+// it; then it comes again under the same ID, and nothing is lost.
+func TestSeveralBridgesCarryTheAuditStream(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	s := stream.New(b.rdb, b.keys)
+	const n = 700
+	var want []string
+	record := func() {
+		id := fmt.Sprintf("r%d", len(want))
+		want = append(want, id)
+		if err := s.Audit(t.Context(), tebra.AuditRecord{At: time.Now(), Operator: "ada@desk", Operation: tebra.DeadLetterDropped,
+			RequestID: id, CorrelationID: id, Action: "quick", UserID: "u", Decision: tebra.Allowed, Reason: "malformed"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range n {
+		record()
+	}
+	// A bridge that read some, wrote them, and died before it confirmed them.
+	var log auditLines
+	logger := telemetry.NewLogger(&log, slog.LevelInfo)
+	died, err := s.CarryAudit(t.Context(), time.Hour, 50)
+	if err != nil || len(died) != 50 {
+		t.Fatalf("CarryAudit() = %d records, %v; want 50", len(died), err)
+	}
+	again := map[string]bool{}
+	auditor := telemetry.NewAuditor(logger, func(string) string { return "" })
+	for _, e := range died {
+		again[e.ID] = true
+		auditor.Operator(e.ID, e.Record)
+	}
+	for range 4 {
+		r := b.assemble()
+		r.audit = telemetry.NewAuditor(logger, func(string) string { return "" })
+		r.tidyEvery, r.auditIdle = 20*time.Millisecond, 300*time.Millisecond
+		r.begin(t)
+	}
+	for range n { // while they carry
+		record()
+	}
+	peertest.Eventually(t, wait, "every record in the audit log, and none left", func() bool {
+		times, _ := log.carried(t)
+		twice := 0
+		for id := range again {
+			if times[id] > 1 {
+				twice++
+			}
+		}
+		pending, err := b.rdb.XPending(t.Context(), b.keys.Audit(), "audit").Result()
+		return len(times) == len(want) && twice == len(again) && err == nil && pending.Count == 0
+	})
+	times, requests := log.carried(t)
+	seen := map[string]bool{}
+	for id, n := range times {
+		seen[requests[id]] = true
+		most := 1
+		if again[id] {
+			most = 2
+		}
+		if n > most {
+			t.Errorf("record %s is in the audit log %d times, want %d", id, n, most)
+		}
+	}
+	for _, id := range want {
+		if !seen[id] {
+			t.Errorf("the record of %s is not in the audit log", id)
+		}
+	}
+}
