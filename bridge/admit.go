@@ -64,6 +64,7 @@ func (b *Bridge) take(ctx, hard context.Context) (*batch, error) {
 	b.counts.read.Add(int64(len(entries)))
 	b.seen.Read(len(entries))
 	bt := b.newBatch(entries)
+	bt.atOnce = !careful
 	b.admitMu.Lock()
 	defer b.admitMu.Unlock()
 	b.readMu.Unlock()
@@ -248,7 +249,7 @@ func (b *Bridge) place(ctx context.Context, bt *batch) error {
 	if err != nil {
 		return err
 	}
-	if err := b.note(ctx, bt.items); err != nil {
+	if err := b.note(ctx, bt); err != nil {
 		return err
 	}
 	for lane, items := range waiting {
@@ -461,7 +462,8 @@ func (b *Bridge) park(ctx context.Context, lane string, items []*item) error {
 // note makes seated items of lanes without a limit open and tells everyone who
 // was not told before that the request is pending, in one transaction, so that who
 // is open was told. (Reserve makes those of limited lanes open, after this.)
-func (b *Bridge) note(ctx context.Context, items []item) error {
+func (b *Bridge) note(ctx context.Context, bt *batch) error {
+	items := bt.items
 	if len(items) == 0 {
 		return nil
 	}
@@ -475,10 +477,14 @@ func (b *Bridge) note(ctx context.Context, items []item) error {
 			byLane[lane] = append(byLane[lane], it)
 		}
 	}
+	var unclaimed time.Duration
+	if bt.atOnce {
+		unclaimed = b.cfg.ClaimIdle / 2
+	}
 	opened := make(map[string]opening, len(byLane))
 	for lane, seated := range byLane {
 		opened[lane] = opening{
-			lost: b.stream.Open(ctx, pipe, lane, b.consumer, seats(seated)),
+			lost: b.stream.Open(ctx, pipe, lane, b.consumer, unclaimed, seats(seated)),
 			open: pipe.ZCard(ctx, b.deps.Keys.Open(lane)), retrying: pipe.ZCard(ctx, b.deps.Keys.Retrying(lane)),
 		}
 	}

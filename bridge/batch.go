@@ -26,6 +26,7 @@ type batch struct {
 	taken   time.Time
 	pulse   *pulse // of the goroutine that works on it
 
+	atOnce     bool // it is what one read gave us
 	unfinished bool // something of it is still pending for us
 }
 

@@ -24,18 +24,23 @@ end
 `
 
 // open gives entries room in a lane, without asking how much there is. It is sent
-// whole, because in a transaction nothing can be sent again.
+// whole, because in a transaction nothing can be sent again. Where all came into hand
+// at once and the first is there for so little time that nobody can have claimed it,
+// nobody can have claimed the others: that spares a look at each.
 //
 //	KEYS  1 open (of the lane), 2 requests
-//	ARGV  1 group bridge, 2 consumer, then for each entry its ID and its arrival in
-//	      milliseconds
+//	ARGV  1 group bridge, 2 consumer, 3 for how many milliseconds nobody claims what came
+//	      into hand at once, 0 where it did not, then for each entry its ID and its arrival
+//	      in milliseconds
 //	returns the IDs of those that are no longer in the consumer's hand
 const open = `
-local requests, bridge, consumer = KEYS[2], ARGV[1], ARGV[2]
+local requests, bridge, consumer, unclaimed = KEYS[2], ARGV[1], ARGV[2], tonumber(ARGV[3])
 ` + mine + `
+local first = redis.call('XPENDING', requests, bridge, ARGV[4], ARGV[4], 1, consumer)
+local all = #first > 0 and first[1][3] < unclaimed
 local lost, add = {}, {'ZADD', KEYS[1], 'NX'}
-for i = 3, #ARGV, 2 do
-  if mine(ARGV[i]) then
+for i = 4, #ARGV, 2 do
+  if all or mine(ARGV[i]) then
     add[#add + 1] = ARGV[i + 1]
     add[#add + 1] = ARGV[i]
   else
@@ -302,9 +307,12 @@ func (s *Stream) Reserve(ctx context.Context, lane string, window int, consumer 
 
 // Open adds to pipe that those of seats that are in consumer's hand become open in a
 // lane, whatever room there is. The command's reply, a string slice, has the IDs of
-// the others, which stay as they are. At most 1,000 seats a call.
-func (s *Stream) Open(ctx context.Context, pipe redis.Pipeliner, lane, consumer string, seats []Seat) *redis.Cmd {
-	return pipe.Eval(ctx, open, []string{s.keys.Open(lane), s.keys.Requests()}, seatArgs(seats, tebra.GroupBridge, consumer)...)
+// the others, which stay as they are. unclaimed is for how long nobody claims an entry
+// that came into a hand, or 0 unless all of seats did at once; it is less than any
+// bridge's CLAIM_IDLE. At least one and at most 1,000 seats a call.
+func (s *Stream) Open(ctx context.Context, pipe redis.Pipeliner, lane, consumer string, unclaimed time.Duration, seats []Seat) *redis.Cmd {
+	return pipe.Eval(ctx, open, []string{s.keys.Open(lane), s.keys.Requests()},
+		seatArgs(seats, tebra.GroupBridge, consumer, unclaimed.Milliseconds())...)
 }
 
 // AckOwn takes entries out of consumer's hand for good, and leaves those alone that

@@ -195,19 +195,45 @@ func TestOnlyWhoHasAnEntryInHandGivesItRoom(t *testing.T) {
 			b.wantSeatings(1, ids, stream.Lost, stream.Seated, stream.Lost, stream.Waits)
 			b.wantIDs("open", b.open(), ids[1:2])
 
-			tx := b.rdb.TxPipeline()
-			opened := b.s.Open(t.Context(), tx, lane, consumer, seatsOf(ids[:3]))
-			if _, err := tx.Exec(t.Context()); err != nil {
-				t.Fatalf("Open() = %v", err)
-			}
-			lost, err := opened.StringSlice()
-			if err != nil {
-				t.Fatalf("Open() = %v", err)
-			}
-			b.wantIDs("lost", lost, taken)
+			b.wantIDs("lost", b.opens(0, ids[:3]), taken)
+			b.wantIDs("open", b.open(), ids[1:2])
+			// It is not for any time that nobody has claimed the first.
+			b.wantIDs("lost", b.opens(time.Hour, ids[:3]), taken)
 			b.wantIDs("open", b.open(), ids[1:2])
 		})
 	}
+}
+
+func TestWhatCameIntoHandAtOnceIsLookedAtOnceWhileNobodyCanHaveClaimedIt(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	ids := b.add(3)
+	b.read(3)
+	// No bridge claims what is in hand for so short a time. The test does.
+	if err := b.s.Ack(t.Context(), ids[1:2]); err != nil {
+		t.Fatal(err)
+	}
+	b.wantIDs("lost within the time", b.opens(time.Hour, ids), nil)
+	b.wantIDs("open", b.open(), ids)
+	if err := b.s.GiveBack(t.Context(), consumer, ids); err != nil { // makes them idle for a day
+		t.Fatal(err)
+	}
+	b.wantIDs("lost after that time", b.opens(time.Hour, ids), ids[1:2])
+}
+
+// opens makes entries open, and returns those that were lost.
+func (b bundle) opens(unclaimed time.Duration, ids []string) []string {
+	b.Helper()
+	tx := b.rdb.TxPipeline()
+	opened := b.s.Open(b.Context(), tx, lane, consumer, unclaimed, seatsOf(ids))
+	if _, err := tx.Exec(b.Context()); err != nil {
+		b.Fatalf("Open() = %v", err)
+	}
+	lost, err := opened.StringSlice()
+	if err != nil {
+		b.Fatalf("Open() = %v", err)
+	}
+	return lost
 }
 
 // wantSeatings reserves room for entries in the consumer's hand.
