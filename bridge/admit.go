@@ -91,7 +91,8 @@ func (b *Bridge) take(ctx, hard context.Context) (*batch, error) {
 // before long, if it wasn't yet: it is to be read again, with care.
 func (b *Bridge) outdated(taken time.Time) bool { return time.Since(taken) > b.cfg.ClaimIdle/2 }
 
-// read returns entries, and whether they may have been here before. What may be
+// read returns entries, and whether others may have had them before, or since: this
+// bridge may have stood still between the question and the answer. What may be
 // pending for us unbeknownst to us comes first. The caller holds readMu.
 func (b *Bridge) read(ctx context.Context) (entries []stream.Entry, careful bool, err error) {
 	if err := b.rejoin(ctx); err != nil {
@@ -108,6 +109,7 @@ func (b *Bridge) read(ctx context.Context) (entries []stream.Entry, careful bool
 	}
 	count := b.readCount()
 	b.lot.reading()
+	asked := time.Now()
 	entries, err = b.stream.Read(ctx, b.consumer, count, readBlock)
 	b.lot.saw(len(entries) == count)
 	if err != nil {
@@ -123,7 +125,7 @@ func (b *Bridge) read(ctx context.Context) (entries []stream.Entry, careful bool
 	if err != nil {
 		return nil, false, err
 	}
-	if first.Compare(b.carefulUntil) > 0 {
+	if first.Compare(b.carefulUntil) > 0 && !b.outdated(asked.Add(readBlock)) {
 		return entries, false, nil
 	}
 	return b.notHeld(entries), true, nil

@@ -4,12 +4,14 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
 	"tebraproxy/pkg/peertest"
+	"tebraproxy/pkg/stream"
 	"tebraproxy/pkg/tebra"
 )
 
@@ -114,6 +116,60 @@ func TestABridgeThatIsHeldUpLongReadsAgainWithCare(t *testing.T) {
 	}
 	if n := slow.counts.published.Load(); n != 1 {
 		t.Errorf("the slow bridge published %d, want only the one that came later", n)
+	}
+}
+
+func TestABridgePausedWhileItReadsLeavesToAnotherWhatThatOneClaimed(t *testing.T) {
+	t.Parallel()
+	for _, action := range []string{"quick", "change", "slow"} {
+		t.Run(action, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			paused := b.startProcess("CLAIM_IDLE=1s", "MAX_REQUEST_BYTES=65536")
+			ids, since := b.addToPaused(paused, action)
+			s := stream.New(b.rdb, b.keys)
+			if err := s.GiveBack(t.Context(), b.consumers()[0], ids); err != nil { // so they are idle for long
+				t.Fatal(err)
+			}
+			other := b.start()
+			b.waitPublished(ids)
+			b.waitSettled()
+			other.stop(t)
+			b.complete(ids)
+			peertest.Eventually(t, wait, "the pause to be long", func() bool { return time.Since(since) > readBlock+time.Second })
+			paused.signal(syscall.SIGCONT)
+			later := b.add(1, action)
+			b.checkPromises(later)
+			b.complete(later)
+
+			b.checkNothingIsOpen()
+			want := []tebra.State{tebra.Pending, tebra.Processing, tebra.Success}
+			for id, got := range b.statuses() {
+				if !slices.Equal(got, want) {
+					t.Errorf("statuses of request %s: %v, want %v", id, got, want)
+				}
+			}
+		})
+	}
+}
+
+// addToPaused pauses a bridge process that waits for entries, gives it some, and
+// returns them, and when it was paused.
+func (b *bundle) addToPaused(p *bridgeProcess, action string) ([]string, time.Time) {
+	b.Helper()
+	for {
+		ready := b.add(1, action)
+		b.checkPromises(ready)
+		b.complete(ready)
+		since := time.Now()
+		p.signal(syscall.SIGSTOP)
+		ids := b.add(3, action)
+		if len(b.pending(tebra.GroupBridge, "")) == len(ids) {
+			return ids, since
+		}
+		p.signal(syscall.SIGCONT) // its last read had just ended: again
+		b.checkPromises(ids)
+		b.complete(ids)
 	}
 }
 
