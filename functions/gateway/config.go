@@ -75,7 +75,7 @@ func (c *Config) Validate() []string {
 		add("GATEWAY_ORIGINS names %d origins: want at most %d", len(c.Origins), mostOrigins)
 	}
 	for i, text := range c.Origins {
-		origin, err := parseOrigin(text)
+		origin, err := ParseOrigin(text)
 		if err != nil {
 			add("GATEWAY_ORIGINS: number %d %v", i+1, err)
 		}
@@ -84,9 +84,9 @@ func (c *Config) Validate() []string {
 	return append(found, c.Telemetry.Problems()...)
 }
 
-// parseOrigin reads an origin and returns it as browsers write it: the scheme and
+// ParseOrigin reads an origin and returns it as browsers write it: the scheme and
 // the host in small letters, and no port where it is the scheme's own.
-func parseOrigin(text string) (string, error) {
+func ParseOrigin(text string) (string, error) {
 	text = strings.TrimSpace(text)
 	if strings.Contains(text, "*") {
 		return "", fmt.Errorf("has a wildcard: name each origin, such as https://app.example.com")

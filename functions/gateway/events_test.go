@@ -130,7 +130,7 @@ func TestResumingLosesAndRepeatsNothing(t *testing.T) {
 // was emptied, and without one where all is still there.
 func TestWhatIsNoLongerKeptIsSaid(t *testing.T) {
 	t.Parallel()
-	f := newFixture(t, peertest.Redis(t), nil)
+	f := newFixture(t, peertest.RealRedis(t), nil)
 	kept := f.say("alice", "r0")
 	middle := f.say("alice", "r1")
 	f.answer("alice", "r1", "1")

@@ -28,6 +28,8 @@ type Deps struct {
 	Log      *slog.Logger
 	// Telemetry may be nil: then nothing is observed.
 	Telemetry *telemetry.Telemetry
+	// Bare leaves out of events what answers hold: data, and error texts.
+	Bare bool
 }
 
 // Gateway is the handler of all its paths. It is safe for concurrent use.
@@ -64,7 +66,7 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 		cfg: cfg, keys: keys, rdb: deps.Redis, verifier: deps.Verifier, log: deps.Log,
 		seen:      deps.Telemetry.Gateway(slices.Sorted(maps.Keys(methods)), refusals),
 		limiter:   rate.New(deps.Redis, keys),
-		hub:       newHub(deps.Redis, keys, cfg.MaxStreams, cfg.MaxUserStreams, deps.Log),
+		hub:       newHub(deps.Redis, keys, cfg.MaxStreams, cfg.MaxUserStreams, deps.Bare, deps.Log),
 		heartbeat: heartbeat, recheck: recheck,
 	}
 	g.past = newPast(deps.Redis, keys, g.hub)

@@ -30,13 +30,21 @@ func (e *event) user() string { return text(e.fields["userId"]) }
 
 func text(value any) string { s, _ := value.(string); return s }
 
+// bareFields are those that tell of a request without what it holds.
+var bareFields = []string{
+	"id", "requestId", "correlationId", "userId", "action", "status", "errorCode", "attempt", "attempts", "timestamp", "duration",
+}
+
 // render makes the event's data in the form that the existing proxy sends (FACTS,
-// What consumers of the streams expect).
-func (e *event) render(key string) {
+// What consumers of the streams expect), and keeps nothing else of it.
+func (e *event) render(key string, bare bool) {
 	fields := make(map[string]string, len(e.fields))
 	for name, value := range e.fields {
-		fields[name] = text(value)
+		if !bare || slices.Contains(bareFields, name) {
+			fields[name] = text(value)
+		}
 	}
+	e.fields = nil
 	timestamp := fields["timestamp"]
 	if timestamp == "" {
 		timestamp = tebra.FormatTime(time.UnixMilli(int64(e.id.Millis & (1<<53 - 1))))
@@ -85,6 +93,7 @@ type hub struct {
 	budget int // bytes held for all clients
 	most   int // streams in all
 	mostBy int // streams of a user
+	bare   bool
 	ready  chan struct{}
 
 	mu      sync.Mutex
@@ -96,10 +105,10 @@ type hub struct {
 	held    int // bytes, of all clients
 }
 
-func newHub(rdb redis.UniversalClient, keys tebra.Keys, most, mostBy int, log *slog.Logger) *hub {
+func newHub(rdb redis.UniversalClient, keys tebra.Keys, most, mostBy int, bare bool, log *slog.Logger) *hub {
 	return &hub{
 		rdb: rdb, keys: [streams]string{keys.Status(), keys.Responses()}, log: log,
-		budget: heldBytes, most: most, mostBy: mostBy, ready: make(chan struct{}), clients: map[string][]*client{},
+		budget: heldBytes, most: most, mostBy: mostBy, bare: bare, ready: make(chan struct{}), clients: map[string][]*client{},
 	}
 }
 
@@ -408,8 +417,7 @@ func (h *hub) deliver(events []*event) {
 		if len(all) == 0 {
 			continue
 		}
-		e.render(h.keys[e.stream])
-		e.fields = nil // only the wire form is kept
+		e.render(h.keys[e.stream], h.bare)
 		for _, c := range slices.Clone(all) {
 			if !c.letGo() && !h.offer(c, e) {
 				h.remove(c)

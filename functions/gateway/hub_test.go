@@ -22,7 +22,7 @@ func newTestHub(t *testing.T) *hub {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return newHub(nil, keys, 1000, 1000, slog.New(slog.DiscardHandler))
+	return newHub(nil, keys, 1000, 1000, false, slog.New(slog.DiscardHandler))
 }
 
 // joined adds a client that takes nothing.
@@ -116,7 +116,7 @@ func TestNoReadIsMuchLargerThanItMayBe(t *testing.T) {
 	for i := range large {
 		f.answer("alice", fmt.Sprint(small+i), padded(size))
 	}
-	h := newHub(f.rdb, f.keys, 1, 1, f.g.log)
+	h := newHub(f.rdb, f.keys, 1, 1, false, f.g.log)
 	c := joined(t, h, "alice")
 	var read, most int
 	for {

@@ -72,7 +72,11 @@ func (p *past) lostOf(ctx context.Context, key string, from tebra.EntryID) (tebr
 	if info.Length == 0 {
 		return from, true, nil
 	}
-	first, err := tebra.ParseEntryID(info.FirstEntry.ID)
+	oldest, err := p.rdb.XRangeN(ctx, key, "-", "+", 1).Result() // what XINFO says of it, the embedded Redis does not
+	if err != nil || len(oldest) == 0 {
+		return from, true, err
+	}
+	first, err := tebra.ParseEntryID(oldest[0].ID)
 	return from, err == nil && from.Compare(first) < 0 && !wholeStream(info, from), err
 }
 
@@ -198,8 +202,7 @@ func (p *pages) fill(ctx context.Context) error {
 		if e.user() != p.client.user {
 			continue
 		}
-		e.render(key)
-		e.fields = nil
+		e.render(key, p.past.hub.bare)
 		if !p.past.hub.keep(p.client, len(e.data)) {
 			return errLetGo
 		}

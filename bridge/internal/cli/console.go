@@ -77,12 +77,15 @@ func (a *app) console(cmd *cobra.Command, o consoleOptions) error {
 	rdb := redis.NewClient(target.redis)
 	defer func() { _ = rdb.Close() }() // everything that matters was answered before
 	cfg := console.Config{Where: target.redis.Addr, Operator: o.letters.operator}
+	if cfg.MaxRequestBytes, err = maxRequestBytes(a.env); err != nil {
+		return err
+	}
 	if target.local {
 		cfg.User = defaultUser
 	}
 	deps := console.Deps{
 		Redis: rdb, Keys: target.keys, Rules: around.policy, Inspector: inspect.New(rdb, target.keys, around.policy),
-		Auditor: stream.New(rdb, target.keys), NewID: a.newID, Now: a.now,
+		Auditor: stream.New(rdb, target.keys), Now: a.now,
 		Log: telemetry.NewLogger(a.stderr, slog.LevelWarn),
 	}
 	if around.pubsub.Project != "" {

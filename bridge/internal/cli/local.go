@@ -16,6 +16,11 @@ Flags put real parts in the place of embedded ones. Nothing is taken from the
 environment that could name a real part by accident, but the key of --php-api may
 be in TEBRA_INTERNAL_API_KEY, where other users of the machine don't see it.
 
+With --gateway a page of one's own can use it through the gateway. Its tokens are
+those of the Firebase Auth emulator where FIREBASE_AUTH_EMULATOR_HOST names one, for
+the project of --project; without it a token that this run prints, with the user's
+name behind it.
+
 Other commands find the pipeline by themselves; of several the one that was
 started last. Ctrl-C ends it cleanly, with exit code 0. With --output json, what
 was started and each change of a request's state is one object a line.`
@@ -24,6 +29,7 @@ const localExamples = `  tebra local
   tebra local --fast
   tebra local --redis redis://127.0.0.1:6379
   tebra local --pubsub-emulator 127.0.0.1:8085
+  tebra local --gateway http://localhost:3000 --gateway-port 8088
   TEBRA_INTERNAL_API_KEY=… tebra local --php-api https://api.example.com/api`
 
 func (a *app) localCommand() *cobra.Command {
@@ -50,6 +56,8 @@ func (a *app) localCommand() *cobra.Command {
 	flags.DurationVar(&o.MaxBackoff, "max-backoff", o.MaxBackoff, "longest time between two deliveries of a message that failed")
 	flags.IntVar(&o.MaxAttempts, "max-attempts", o.MaxAttempts, "deliveries before a message is a dead letter")
 	flags.BoolVar(&fast, "fast", false, "short backoff, for demonstrations: "+local.FastMinBackoff.String()+" to "+local.FastMaxBackoff.String())
+	flags.StringSliceVar(&o.GatewayOrigins, "gateway", nil, "serve the gateway for pages of `origins`, with commas between: http://localhost:3000")
+	flags.IntVar(&o.GatewayPort, "gateway-port", 0, "`port` of the gateway on loopback; 0 takes a free one")
 	flags.BoolVarP(&o.Verbose, "verbose", "v", false, "print the parts' own logs as well")
 	return cmd
 }

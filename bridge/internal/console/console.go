@@ -6,13 +6,17 @@ import (
 	"encoding/json"
 	"io/fs"
 	"log/slog"
+	"mime"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
 	"tebraproxy/bridge/internal/deadletters"
 	"tebraproxy/bridge/internal/inspect"
+	"tebraproxy/functions/gateway"
+	"tebraproxy/pkg/config"
 	"tebraproxy/pkg/policy"
 	"tebraproxy/pkg/tebra"
 )
@@ -25,6 +29,8 @@ type Config struct {
 	Where    string // what is looked at, for people, such as Redis's host and port
 	Operator string // who acts, for the record
 	User     string // who asks unless the form says so, "" for nobody
+	// MaxRequestBytes bounds a request that the form sends: what the bridges take.
+	MaxRequestBytes int
 }
 
 // Auditor writes down what is about to be shown. Where it can't, it is not.
@@ -40,24 +46,46 @@ type Deps struct {
 	Inspector *inspect.Inspector
 	Letters   *deadletters.Queue // nil where it is not known where they are
 	Auditor   Auditor
-	NewID     func() string
 	Now       func() time.Time
 	Log       *slog.Logger
 }
 
 // Console serves the page and its API. It is safe for concurrent use.
 type Console struct {
-	cfg    Config
-	deps   Deps
-	live   *live
-	token  string
-	routes http.Handler
+	cfg     Config
+	deps    Deps
+	live    *live
+	token   string
+	gateway *gateway.Gateway
+	sends   chan struct{} // closed once a page sends requests
+	routes  http.Handler
 }
+
+// Bounds of the gateway that the page's own requests go through.
+const (
+	mostPerMinute = 1000
+	streamTime    = 50 * time.Minute
+	// idKnown is how long an ID that is sent again is known to be the same request.
+	idKnown = 24 * time.Hour
+)
 
 // New returns a console. It talks to nobody until [Console.Run] and the first
 // request.
 func New(cfg Config, deps Deps) (*Console, error) {
-	c := &Console{cfg: cfg, deps: deps, token: newToken(), live: newLive(deps.Inspector, deps.Now, deps.Log)}
+	c := &Console{
+		cfg: cfg, deps: deps, token: NewSecret(), sends: make(chan struct{}), live: newLive(deps.Inspector, deps.Now, deps.Log),
+	}
+	var err error
+	c.gateway, err = gateway.New(gateway.Config{
+		Redis: config.Redis{Prefix: deps.Keys.Prefix()}, UserRate: mostPerMinute, StreamTime: streamTime,
+		MaxStreams: mostPages, MaxUserStreams: mostPages, MaxRequestBytes: cfg.MaxRequestBytes, Retention: idKnown,
+	}, gateway.Deps{
+		Redis: deps.Redis, Log: deps.Log, Bare: true,
+		Verifier: sender{bearer{c.token}, sync.OnceFunc(func() { close(c.sends) })},
+	})
+	if err != nil {
+		return nil, err
+	}
 	files, err := fs.Sub(static, "static")
 	if err != nil {
 		return nil, err
@@ -66,19 +94,29 @@ func New(cfg Config, deps Deps) (*Console, error) {
 	mux.Handle("GET /", http.FileServerFS(files))
 	mux.HandleFunc("GET /api/about", c.about)
 	mux.HandleFunc("GET /api/events", c.live.serve)
-	mux.HandleFunc("POST /api/requests", c.send)
 	mux.HandleFunc("POST /api/trace", c.trace)
 	mux.HandleFunc("GET /api/letters", c.listLetters)
 	mux.HandleFunc("POST /api/letters/show", c.showLetter)
 	mux.HandleFunc("POST /api/letters/replay", c.replayLetters)
 	mux.HandleFunc("POST /api/letters/drop", c.dropLetters)
+	mux.Handle("GET /v1/", c.gateway)
+	mux.Handle("POST /v1/", c.gateway)
 	c.routes = guard(c.token, mux)
 	return c, nil
 }
 
 // Run follows the streams for all pages until ctx ends, and then ends their event
-// streams. Call it once.
-func (c *Console) Run(ctx context.Context) { c.live.run(ctx) }
+// streams. It reads answers only once a page has sent something. Call it once.
+func (c *Console) Run(ctx context.Context) {
+	var work sync.WaitGroup
+	defer work.Wait()
+	work.Go(func() { c.live.run(ctx) })
+	select {
+	case <-c.sends:
+		_ = c.gateway.Run(ctx) // it ends with ctx
+	case <-ctx.Done():
+	}
+}
 
 // Address returns what to open in a browser, of a console that is served at base,
 // such as http://127.0.0.1:8090. Whoever knows it may use the console.
@@ -126,12 +164,16 @@ func answer(w http.ResponseWriter, body any) {
 	_ = json.NewEncoder(w).Encode(body) // whoever asked may be gone
 }
 
-// maxBody bounds what a page sends, in bytes: the largest request that a bridge can
-// be told to take, and some room.
-const maxBody = 8<<20 + 64<<10
+// maxBody bounds what a page says to /api, in bytes: the IDs of many letters.
+const maxBody = 1 << 20
 
-// read reads what the page sends into body, or refuses it and returns false.
+// read reads what the page sends into body, or refuses it and returns false. A page of
+// another site could send JSON only after a preflight, which nothing here answers.
 func read(w http.ResponseWriter, r *http.Request, body any) bool {
+	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != "application/json" {
+		refuse(w, http.StatusUnsupportedMediaType, "send JSON, with Content-Type: application/json")
+		return false
+	}
 	in := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
 	in.DisallowUnknownFields()
 	if err := in.Decode(body); err != nil {

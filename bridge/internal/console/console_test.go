@@ -19,6 +19,7 @@ import (
 
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
+	"github.com/redis/go-redis/v9"
 
 	"tebraproxy/bridge/internal/local"
 	"tebraproxy/pkg/peertest"
@@ -74,7 +75,12 @@ func (s *site) open(method, path string, body any) *http.Response {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	r.Header.Set("Authorization", "Bearer "+s.token)
+	token := s.token
+	if strings.HasPrefix(path, "/v1/") {
+		token += ".u1"
+	}
+	r.Header.Set("Authorization", "Bearer "+token)
+	r.Header.Set("Content-Type", "application/json")
 	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(r)
 	if err != nil {
 		s.t.Fatal(err)
@@ -85,10 +91,10 @@ func (s *site) open(method, path string, body any) *http.Response {
 // send sends a request and returns its ID.
 func (s *site) send(action string, params map[string]any) string {
 	s.t.Helper()
-	status, answer := s.call(http.MethodPost, "/api/requests", map[string]any{"action": action, "userId": "u1", "params": params})
-	id, _ := answer["requestId"].(string)
-	if status != http.StatusOK || id == "" {
-		s.t.Fatalf("sending %s = %d %v, want 200 and an ID", action, status, answer)
+	status, answer := s.call(http.MethodPost, "/v1/requests", map[string]any{"action": action, "params": params})
+	id, _ := answer["id"].(string)
+	if status != http.StatusAccepted || id == "" {
+		s.t.Fatalf("sending %s = %d %v, want 202 and an ID", action, status, answer)
 	}
 	return id
 }
@@ -180,6 +186,84 @@ func TestContentsAreShownOnRecordOnly(t *testing.T) {
 	}
 }
 
+// TestAnswersAreTheClientsWithoutWhatTheyHold: the page's own requests are no way around
+// the record.
+func TestAnswersAreTheClientsWithoutWhatTheyHold(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	id := s.send("getPatient", map[string]any{"patientId": "Mrs Health"})
+	s.answered(1)
+	if got := s.Redis.XRange(t.Context(), s.Keys.Responses(), "-", "+").Val(); !strings.Contains(fmt.Sprint(got), "Mrs Health") {
+		t.Fatalf("the answer is %v, want the patient in it", got)
+	}
+	events := s.open(http.MethodGet, "/v1/events?since=status:0-0,responses:0-0", nil)
+	defer events.Body.Close()
+	in := bufio.NewReader(events.Body)
+	var seen strings.Builder
+	for !strings.Contains(seen.String(), `"stream":"tebra:responses"`) {
+		line, err := in.ReadString('\n')
+		if err != nil {
+			t.Fatalf("%v after %s", err, &seen)
+		}
+		seen.WriteString(line)
+	}
+	if got := seen.String(); strings.Contains(got, "Mrs Health") || !strings.Contains(got, `"requestId":"`+id+`"`) {
+		t.Errorf("events = %s, want those of %s without what the answer holds", got, id)
+	}
+	if got := s.records(); len(got) != 0 {
+		t.Errorf("on record = %v, want nothing: nothing was shown", got)
+	}
+}
+
+// TestNobodyAsksForUsersWithoutTheToken, nor for nobody.
+func TestNobodyAsksForUsersWithoutTheToken(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	for _, token := range []string{"", s.token, s.token + ".", s.token + ".%zz", "x.u1", s.token + "x.u1", "." + s.token, s.token + "." + strings.Repeat("u", 257)} {
+		for path, method := range map[string]string{"/v1/requests": http.MethodPost, "/v1/events": http.MethodGet} {
+			r, err := http.NewRequestWithContext(t.Context(), method, s.base+path, strings.NewReader(`{"action":"health"}`))
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Header.Set("Authorization", "Bearer "+token)
+			r.Header.Set("Content-Type", "application/json")
+			resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if resp.StatusCode != http.StatusUnauthorized {
+				t.Errorf("%s with a token of %d bytes = %d, want 401", path, len(token), resp.StatusCode)
+			}
+		}
+	}
+	if n := s.Redis.XLen(t.Context(), s.Keys.Requests()).Val(); n != 0 {
+		t.Errorf("%d requests on the stream, want none", n)
+	}
+}
+
+// TestOnlyJSONIsRead: what a page of another site can send without a preflight is not.
+func TestOnlyJSONIsRead(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	for _, media := range []string{"", "text/plain", "application/x-www-form-urlencoded"} {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.base+"/api/letters/drop", strings.NewReader(`{"ids":["1"]}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer "+s.token)
+		r.Header.Set("Content-Type", media)
+		resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusUnsupportedMediaType {
+			t.Errorf("a body of type %q = %d, want 415", media, resp.StatusCode)
+		}
+	}
+}
+
 // TestWhatCantBePutOnRecordIsNotShown.
 func TestWhatCantBePutOnRecordIsNotShown(t *testing.T) {
 	t.Parallel()
@@ -233,12 +317,11 @@ func TestBadRequestsAreNotSent(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	for name, body := range map[string]any{
-		"no action":            map[string]any{"userId": "u", "params": map[string]any{}},
-		"no user":              map[string]any{"action": "health"},
-		"params are a list":    map[string]any{"action": "health", "userId": "u", "params": []int{1}},
-		"a member of nobody's": map[string]any{"action": "health", "userId": "u", "priority": 1},
+		"no action":            map[string]any{"params": map[string]any{}},
+		"params are a list":    map[string]any{"action": "health", "params": []int{1}},
+		"a member of nobody's": map[string]any{"action": "health", "priority": 1},
 	} {
-		if status, answer := s.call(http.MethodPost, "/api/requests", body); status != http.StatusBadRequest || answer["error"] == "" {
+		if status, answer := s.call(http.MethodPost, "/v1/requests", body); status != http.StatusBadRequest || answer["error"] == nil {
 			t.Errorf("%s: %d %v, want 400 and why", name, status, answer)
 		}
 	}
@@ -284,6 +367,7 @@ func TestTheConsoleByClicks(t *testing.T) {
 	}
 	browser.Eval[bool](p, patience, `(document.getElementById('action').value = 'getPatient', document.getElementById('action').dispatchEvent(new Event('change')), document.querySelector('[name=patientId]').value = 'Mrs Health', true)`)
 	p.Do(patience, chromedp.Click(`#submit`))
+	p.Until(patience, `document.getElementById('sent').textContent === 'getPatient: success'`)
 	p.Until(patience, `[...document.querySelectorAll('#requests tbody tr')].some((r) => r.textContent.includes('getPatient') && r.querySelector('.now.success'))`)
 	p.Until(patience, `document.querySelectorAll('#requests .now.success').length >= 4`)
 	path := browser.Eval[string](p, patience, `[...document.querySelectorAll('#requests tbody tr')].find((r) => r.textContent.includes('getPatient')).querySelector('.progress').textContent`)
@@ -324,6 +408,42 @@ func TestTheConsoleByClicks(t *testing.T) {
 	}
 }
 
+// TestContentsShowUnderTheirOwnRequestOnly: those that come late are not shown where
+// another request is open by then.
+func TestContentsShowUnderTheirOwnRequestOnly(t *testing.T) {
+	s := newSite(t)
+	p := s.look()
+	s.send("getPatient", map[string]any{"patientId": "Mrs Health"})
+	s.send("health", map[string]any{})
+	p.Until(patience, `document.querySelectorAll('#requests .now.success').length === 2`)
+	open := func(action string) {
+		t.Helper()
+		browser.Eval[bool](p, patience, `([...document.querySelectorAll('#requests tbody tr')].find((r) => r.textContent.includes('`+action+`')).querySelector('button').click(), true)`)
+		p.Until(patience, `document.getElementById('detail').open && document.getElementById('detail-title').textContent === '`+action+`'`)
+	}
+	browser.Eval[bool](p, patience, `(() => {
+		const real = window.fetch;
+		window.fetch = async (path, options) => {
+			const response = await real(path, options);
+			if (!options.body?.includes('"payloads":true')) return response;
+			await new Promise((go) => { window.release = go; });
+			window.released = true;
+			return response;
+		};
+		return true;
+	})()`)
+	open("getPatient")
+	p.Do(patience, chromedp.Click(`#payloads`))
+	p.Until(patience, `window.release`)
+	p.Do(patience, chromedp.Click(`#close`))
+	open("health")
+	browser.Eval[bool](p, patience, `(release(), true)`)
+	p.Until(patience, `released && !document.getElementById('payloads').ariaBusy`)
+	if got := browser.Eval[string](p, patience, `document.getElementById('contents').textContent`); got != "" {
+		t.Errorf("under health it says %q, want nothing before it is asked for", got)
+	}
+}
+
 // pictures shows the whole page in both schemes, and narrow.
 func (s *site) pictures(p *browser.Page) {
 	s.t.Helper()
@@ -333,9 +453,15 @@ func (s *site) pictures(p *browser.Page) {
 	for range 40 {
 		s.send("syncSchedule", map[string]any{"date": "2026-11-23"})
 	}
+	long := strings.Repeat("longer-than-it-should-be-", 10)
+	if err := s.Redis.XAdd(s.t.Context(), &redis.XAddArgs{Stream: s.Keys.Requests(), Values: []string{
+		"id", long, "action", "an-unknown-" + long[:240], "userId", long, "correlationId", "c-" + long[:240]}}).Err(); err != nil {
+		s.t.Fatal(err)
+	}
 	p.Until(time.Minute, `document.querySelectorAll('#requests .now.success').length >= 20`)
 	<-time.After(12 * time.Second) // some samples
 	p.Do(patience, chromedp.EmulateViewport(1280, 1500))
+	browser.Eval[bool](p, patience, `(scrollTo(0, 0), true)`)
 	for _, scheme := range []string{"light", "dark"} {
 		p.Prefer(scheme)
 		browser.Eval[bool](p, patience, `new Promise((d) => setTimeout(() => d(true), 500))`)
@@ -344,6 +470,13 @@ func (s *site) pictures(p *browser.Page) {
 	p.Do(patience, chromedp.EmulateViewport(420, 1500))
 	browser.Eval[bool](p, patience, `new Promise((d) => setTimeout(() => d(true), 500))`)
 	s.picture(p, "narrow-dark")
+	p.Prefer("light")
+	browser.Eval[bool](p, patience, `(scrollTo(0, 1200), new Promise((d) => setTimeout(() => d(true), 500)))`)
+	s.picture(p, "narrow-light")
+	p.Do(patience, chromedp.Click(`#requests tbody tr:first-child button`))
+	p.Until(patience, `document.getElementById('detail').open`)
+	s.picture(p, "narrow-detail")
+	p.Do(patience, chromedp.Click(`#close`))
 	p.Do(patience, chromedp.EmulateViewport(1280, 900))
 }
 
@@ -366,10 +499,12 @@ func TestTheConsoleByKeyboard(t *testing.T) {
 		}
 		t.Fatalf("40 steps of the tabulator don't reach %s", id)
 	}
+	s.picture(p, "empty-dark")
 	tabTo("action")
 	p.Do(patience, press("health"))
 	p.Until(patience, `document.getElementById('action').value === 'health'`)
 	tabTo("submit")
+	s.picture(p, "focus-dark")
 	p.Do(patience, press(kb.Enter))
 	p.Until(patience, `document.querySelector('#requests .now.success')`)
 	tabTo("hold")
@@ -396,13 +531,13 @@ func TestAPageOfAnotherSiteGetsNothing(t *testing.T) {
 	other := anotherSite(t)
 	p := browser.Open(t)
 	p.Go(other)
-	for _, path := range []string{"/api/about", "/api/events", "/"} {
+	for _, path := range []string{"/api/about", "/api/events", "/v1/events", "/v1/tebra.js", "/"} {
 		got := browser.Eval[string](p, patience, fmt.Sprintf(`fetch('%s%s', { headers: { Authorization: 'Bearer %s' } }).then((r) => 'answered ' + r.status, (e) => e.name)`, s.base, path, s.token))
 		if got != "TypeError" {
 			t.Errorf("%s for another site = %q, want a TypeError of fetch", path, got)
 		}
 	}
-	got := browser.Eval[string](p, patience, fmt.Sprintf(`fetch('%s/api/requests', { method: 'POST', mode: 'no-cors', body: '{"action":"health","userId":"u"}' }).then((r) => r.type, (e) => e.name)`, s.base))
+	got := browser.Eval[string](p, patience, fmt.Sprintf(`fetch('%s/v1/requests', { method: 'POST', mode: 'no-cors', body: '{"action":"health"}' }).then((r) => r.type, (e) => e.name)`, s.base))
 	if got != "opaque" && got != "TypeError" {
 		t.Errorf("a blind post = %q", got)
 	}

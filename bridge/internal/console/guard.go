@@ -1,7 +1,6 @@
 package console
 
 import (
-	"crypto/rand"
 	"crypto/subtle"
 	"fmt"
 	"net"
@@ -9,9 +8,6 @@ import (
 	"net/netip"
 	"strings"
 )
-
-// newToken returns what only those know who were told the console's address.
-func newToken() string { return rand.Text() }
 
 // contentPolicy lets the page use its own files and nothing else. What uPlot styles, it
 // styles through the DOM, which needs no permission.

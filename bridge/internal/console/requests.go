@@ -4,11 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"math"
 	"net/http"
 	"time"
-
-	"github.com/redis/go-redis/v9"
 
 	"tebraproxy/bridge/internal/inspect"
 	"tebraproxy/pkg/tebra"
@@ -16,37 +13,6 @@ import (
 
 // redisTimeout bounds what Redis may take for one act.
 const redisTimeout = 10 * time.Second
-
-// send puts a request on the stream, in the name of the user that the form says.
-func (c *Console) send(w http.ResponseWriter, r *http.Request) {
-	var asked struct {
-		Action string          `json:"action"`
-		UserID string          `json:"userId"`
-		Params json.RawMessage `json:"params"`
-	}
-	if !read(w, r, &asked) {
-		return
-	}
-	request := tebra.Request{Action: asked.Action, UserID: asked.UserID, Params: asked.Params, Timestamp: tebra.FormatTime(c.deps.Now())}
-	request.Identify(c.deps.NewID)
-	fields := []string{
-		"id", request.ID, "action", request.Action, "params", string(request.Params), "userId", request.UserID,
-		"timestamp", request.Timestamp, "correlationId", request.CorrelationID,
-	}
-	if _, err := tebra.DecodeEntry(fields, math.MaxInt); err != nil { // by the rules that a bridge will read it by
-		refuse(w, http.StatusBadRequest, err.Error())
-		return
-	}
-	ctx, cancel := context.WithTimeout(r.Context(), redisTimeout)
-	defer cancel()
-	entry, err := c.deps.Redis.XAdd(ctx, &redis.XAddArgs{Stream: c.deps.Keys.Requests(), Values: fields}).Result()
-	if err != nil {
-		c.deps.Log.Warn("a request could not be put on the stream", "error", err)
-		refuse(w, http.StatusBadGateway, "Redis did not confirm the request; it may have been sent or not: look whether it shows up, under ID "+request.ID)
-		return
-	}
-	answer(w, map[string]string{"requestId": request.ID, "entry": entry})
-}
 
 // step is a step of a request's life, as the page takes it.
 type step struct {

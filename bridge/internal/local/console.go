@@ -7,11 +7,12 @@ import (
 	"time"
 
 	pubsub "cloud.google.com/go/pubsub/v2/apiv1"
-	"github.com/google/uuid"
 
+	"tebraproxy/bridge"
 	"tebraproxy/bridge/internal/console"
 	"tebraproxy/bridge/internal/deadletters"
 	"tebraproxy/bridge/internal/inspect"
+	"tebraproxy/pkg/config"
 	"tebraproxy/pkg/ledger"
 	"tebraproxy/pkg/policy"
 	"tebraproxy/pkg/publish"
@@ -38,12 +39,18 @@ func (p *Pipeline) startConsole(ctx context.Context, opts Options, rules *policy
 	if operator == "" {
 		operator = "local"
 	}
+	cfg, err := config.Load[bridge.Config](p.environ(opts))
+	if err != nil {
+		return err
+	}
 	audit := stream.New(p.Redis, p.Keys)
-	c, err := console.New(console.Config{Where: "the local pipeline", Operator: operator, User: consoleUser}, console.Deps{
+	c, err := console.New(console.Config{
+		Where: "the local pipeline", Operator: operator, User: consoleUser, MaxRequestBytes: cfg.MaxRequestBytes,
+	}, console.Deps{
 		Redis: p.Redis, Keys: p.Keys, Rules: rules, Inspector: inspect.New(p.Redis, p.Keys, rules), Auditor: audit,
 		Letters: deadletters.New(deadletters.Config{
 			Subscription: "projects/" + p.Info.Project + "/subscriptions/" + p.Info.InspectSubscription,
-			Operator:     operator, Quiet: emptyAfter,
+			Operator:     operator, Quiet: emptyAfter, MaxRequestBytes: cfg.MaxRequestBytes,
 		}, deadletters.Deps{
 			Subscriber: letters, Ledger: ledger.New(p.Redis, p.Keys, ledger.Config{}), Auditor: audit,
 			IsWrite: func(action string) bool {
@@ -52,7 +59,7 @@ func (p *Pipeline) startConsole(ctx context.Context, opts Options, rules *policy
 			},
 			Now: time.Now,
 		}),
-		NewID: uuid.NewString, Now: time.Now, Log: log.With("part", "console"),
+		Now: time.Now, Log: log.With("part", "console"),
 	})
 	if err != nil {
 		return err

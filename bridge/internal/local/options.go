@@ -10,6 +10,7 @@ import (
 
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
+	"tebraproxy/functions/gateway"
 	"tebraproxy/pkg/config"
 	"tebraproxy/pkg/stream"
 	"tebraproxy/pkg/tebra"
@@ -76,6 +77,11 @@ type Options struct {
 	Console  bool
 	Operator string
 
+	// GatewayOrigins asks for the gateway, for pages of these origins, such as
+	// http://localhost:3000, on GatewayPort of loopback, 0 for a free one.
+	GatewayOrigins []string
+	GatewayPort    int
+
 	// Environ is the environment, in the form of os.Environ.
 	Environ []string
 	// Verbose asks for the parts' own logs as well.
@@ -127,6 +133,17 @@ func (o Options) wrongParts() []string {
 	}
 	if o.Instances < 0 || o.Instances > mostInstances {
 		wrong("Instances is %d: want 0 to %d", o.Instances, mostInstances)
+	}
+	for i, origin := range o.GatewayOrigins {
+		if _, err := gateway.ParseOrigin(origin); err != nil {
+			wrong("--gateway: number %d %v", i+1, err)
+		}
+	}
+	if o.GatewayPort < 0 || o.GatewayPort > 65535 {
+		wrong("--gateway-port is %d: want 0 to 65535", o.GatewayPort)
+	}
+	if o.GatewayPort > 0 && len(o.GatewayOrigins) == 0 {
+		wrong("--gateway-port goes with --gateway, which says whose pages may use it")
 	}
 	if len(o.Project) < 3 {
 		wrong("--project is %q: Pub/Sub wants at least 3 characters", o.Project)

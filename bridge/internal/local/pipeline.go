@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"sync"
 	"time"
 
@@ -44,6 +45,9 @@ type Pipeline struct {
 	// Console is what to open in a browser, "" where none was asked for. Whoever
 	// knows it may use the console.
 	Console string
+	// Gateway is the gateway's URL, "" where none was asked for. GatewayToken is the
+	// part of its tokens that makes them count, "" where the Auth emulator issues them.
+	Gateway, GatewayToken string
 
 	seen *telemetry.Telemetry
 
@@ -93,6 +97,11 @@ func (p *Pipeline) start(ctx context.Context, opts Options, log *slog.Logger) er
 		func() error { return p.startBridge(ctx, opts, rules, log) },
 	} {
 		if err := step(); err != nil {
+			return err
+		}
+	}
+	if len(opts.GatewayOrigins) > 0 {
+		if err := p.startGateway(ctx, opts, log); err != nil {
 			return err
 		}
 	}
@@ -178,8 +187,11 @@ func (p *Pipeline) startAPI(opts Options) error {
 }
 
 // serve serves h on a free port of loopback until Close.
-func (p *Pipeline) serve(h http.Handler) (url string, err error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+func (p *Pipeline) serve(h http.Handler) (url string, err error) { return p.serveAt(h, 0) }
+
+// serveAt is serve with a port, 0 for a free one.
+func (p *Pipeline) serveAt(h http.Handler, port int) (url string, err error) {
+	ln, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 	if err != nil {
 		return "", err
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -43,7 +44,7 @@ func Run(ctx context.Context, opts Options, stdout io.Writer) error {
 	}
 	defer func() { _ = Remove(path, p.Info) }() // the next run replaces it
 	if opts.JSON {
-		if err := json.NewEncoder(stdout).Encode(started(p.Info, p.Console)); err != nil {
+		if err := json.NewEncoder(stdout).Encode(started(p)); err != nil {
 			return fmt.Errorf("saying what was started: %w", err)
 		}
 		p.follow(ctx, func(s tebra.StatusUpdate) { printStatusJSON(stdout, s) })
@@ -83,7 +84,7 @@ func (p *Pipeline) introduce(w io.Writer, opts Options) {
   functions    %s/ProcessRequest, /RecordDeadLetter
   bridge       %s/healthz, /metrics
   console      %s
-
+%s
 Retries after %v to %v; dead letters after %d deliveries.
 
 In another terminal, try:
@@ -95,7 +96,7 @@ In another terminal, try:
 		redactURL(p.Info.RedisURL), standIn(opts.Redis, "a real server", "embedded (miniredis)"),
 		p.Info.PubSubEmulator, standIn(opts.PubSubEmulator, "Google's emulator", "embedded"), p.Info.Project,
 		p.Info.PHPAPI, standIn(opts.PHPAPI, "a real API", "stand-in"),
-		p.Info.FunctionsURL, p.Health, p.Console,
+		p.Info.FunctionsURL, p.Health, p.Console, p.introduceGateway(opts),
 		opts.MinBackoff, opts.MaxBackoff, opts.MaxAttempts,
 		time.Now().Format("2006-01-02"), redactURL(p.Info.RedisURL), p.Keys.Requests())
 	if p.API != nil {
@@ -105,6 +106,25 @@ read's parameters, as in: send getProviders _behave=500
 `)
 	}
 	fmt.Fprintf(w, "\nCtrl-C ends it. Requests as they go through:\n\n")
+}
+
+// introduceGateway says where the gateway is, and how a page uses it.
+func (p *Pipeline) introduceGateway(opts Options) string {
+	if p.Gateway == "" {
+		return ""
+	}
+	token := "(refresh) => auth.currentUser.getIdToken(refresh)"
+	if p.GatewayToken != "" {
+		token = "() => '" + p.GatewayToken + ".alice'" // any user
+	}
+	return fmt.Sprintf(`  gateway      %s  for pages of %s
+
+In such a page:
+
+  import { Tebra } from '%s/v1/tebra.js';
+  const tebra = new Tebra({ url: '%s', token: %s });
+  await tebra.getProviders();
+`, p.Gateway, strings.Join(opts.GatewayOrigins, ", "), p.Gateway, p.Gateway, token)
 }
 
 // redactURL hides the password of a Redis URL.
@@ -166,7 +186,8 @@ func readStatus(values map[string]any) (tebra.StatusUpdate, bool) {
 }
 
 // started is what was started, for programs, without secrets.
-func started(i Info, consoleURL string) any {
+func started(p *Pipeline) any {
+	i := p.Info
 	return struct {
 		Event               string `json:"event"`
 		RedisURL            string `json:"redisURL"`
@@ -177,7 +198,9 @@ func started(i Info, consoleURL string) any {
 		PHPAPI              string `json:"phpAPI"`
 		FunctionsURL        string `json:"functionsURL"`
 		Console             string `json:"console"`
-	}{"started", redactURL(i.RedisURL), i.Prefix, i.Project, i.PubSubEmulator, i.InspectSubscription, i.PHPAPI, i.FunctionsURL, consoleURL}
+		Gateway             string `json:"gateway,omitempty"`
+		GatewayToken        string `json:"gatewayToken,omitempty"`
+	}{"started", redactURL(i.RedisURL), i.Prefix, i.Project, i.PubSubEmulator, i.InspectSubscription, i.PHPAPI, i.FunctionsURL, p.Console, p.Gateway, p.GatewayToken}
 }
 
 func printStatusJSON(w io.Writer, s tebra.StatusUpdate) {

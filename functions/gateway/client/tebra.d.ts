@@ -70,8 +70,12 @@ export class Tebra {
    * (call again with the same id to learn it); or with the signal's reason.
    */
   call(action: string, params?: object, options?: CallOptions): Promise<any>;
-  /** Calls listener with every update of the user's requests, of other windows too. Returns what ends that. */
-  subscribe(listener: (update: Update) => void): () => void;
+  /**
+   * Calls listener with every update of the user's requests, of other windows too. Returns what
+   * ends that. onEnd is told why no more updates come: the gateway refuses the user for good, or
+   * the client was closed. Lost connections are no end.
+   */
+  subscribe(listener: (update: Update) => void, onEnd?: (error: TebraError) => void): () => void;
   /** Ends the event stream; calls under way reject with code `closed`. */
   close(): void;
 

@@ -17,7 +17,7 @@ const actions = ['syncSchedule', 'getAppointments', 'getPatient', 'getPatients',
 export class Tebra {
   #url; #token; #timeout; #silence; #linger; #fetch;
   #calls = new Map(); // by correlation ID
-  #listeners = new Set();
+  #listeners = new Map(); // to what is told of the end
   #stream; // the AbortController of the event stream, while one is wanted
   #ready; // {promise, resolve, reject}: events come, from here on none is missed
   #idle;
@@ -58,9 +58,9 @@ export class Tebra {
   }
 
   /** Calls listener with every update of the user's requests; returns what ends that. */
-  subscribe(listener) {
+  subscribe(listener, onEnd) {
     if (this.#closed) throw new TebraError('closed', 'the client was closed');
-    this.#listeners.add(listener);
+    this.#listeners.set(listener, onEnd);
     this.#open();
     return () => {
       this.#listeners.delete(listener);
@@ -75,12 +75,12 @@ export class Tebra {
   }
 
   async #send(request, signal, call) {
-    const { body, tries } = await this.#ask('/v1/requests', signal, {
+    const { repeated, since } = await this.#ask('/v1/requests', signal, {
       method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(request),
     }, (r) => r.json());
-    if (!body.repeated || tries) return;
-    // It was sent before this client listened: what became of it since then is read beside the rest.
-    this.#follow(signal, { last: body.since }, (name, update) => update?.data?.requestId === request.id && settle(call, update))
+    if (!repeated) return;
+    // It was sent before, perhaps before this client listened: what became of it since then is read beside the rest.
+    this.#follow(signal, { last: since }, (name, update) => update?.data?.requestId === request.id && settle(call, update))
       .catch((error) => signal.aborted || call.reject(error));
   }
 
@@ -95,7 +95,7 @@ export class Tebra {
         response = await this.#fetch(this.#url + path, {
           ...init, headers: { ...headers, Authorization: `Bearer ${token}` }, signal, credentials: 'omit', cache: 'no-store',
         });
-        if (response.ok) return { body: await read(response), tries };
+        if (response.ok) return await read(response);
       } catch (error) {
         if (signal.aborted || !again) throw error;
       }
@@ -146,6 +146,9 @@ export class Tebra {
     this.#end();
     this.#ready?.reject(error);
     for (const call of this.#calls.values()) call.reject(error);
+    const ends = [...this.#listeners.values()];
+    this.#listeners.clear();
+    for (const onEnd of ends) quietly(onEnd, error);
   }
 
   // Reads events after at.last until signal ends it, over as many connections as that takes.
@@ -192,7 +195,7 @@ export class Tebra {
     // Answers may have passed by: an id that is sent again is not called again, its answer is repeated.
     if (name === 'reset') for (const call of this.#calls.values()) call.send().catch(call.reject);
     if (name !== 'message' || !update) return;
-    for (const listener of this.#listeners) quietly(listener, update);
+    for (const listener of this.#listeners.keys()) quietly(listener, update);
     const call = this.#calls.get(update.data.correlationId);
     if (call) settle(call, update);
   };

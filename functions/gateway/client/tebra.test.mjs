@@ -140,6 +140,22 @@ test('a request that was refused for a moment is sent again under its id', async
   assert.equal(g.seen.posts[0].id, g.seen.posts[1].id);
 });
 
+test('an answer that came before this client is read, also when the request went through at its second try only', async (t) => {
+  const g = await gateway(t, {
+    post: (post, response, seen) => {
+      if (seen.posts.length === 1) return response.writeHead(503).end();
+      return response.writeHead(202).end(JSON.stringify({ ...post, repeated: true, since: 'status:9-0,responses:9-0' }));
+    },
+    events: (request, response) => {
+      if (request.headers['last-event-id'] !== 'status:9-0,responses:9-0') return false;
+      response.writeHead(200, { 'Content-Type': 'text/event-stream' });
+      response.write('id: status:9-0,responses:10-0\ndata: {"stream":"tebra:responses","data":{"requestId":"r1","status":"success","data":"{\\"n\\":1}"}}\n\n');
+      return true;
+    },
+  });
+  assert.deepEqual(await g.client().call('x', {}, { id: 'r1' }), { n: 1 });
+});
+
 test('a request that is refused for good is not sent again', async (t) => {
   const g = await gateway(t, { post: (post, response) => response.writeHead(400).end('{"error":{"code":"malformed","message":"m"}}') });
   await assert.rejects(g.client().call('x'), (e) => e.code === 'malformed' && e.status === 400);
@@ -151,6 +167,15 @@ test('a refused token is refreshed once, and then given up on', async (t) => {
   const asked = [];
   await assert.rejects(g.client({ token: (refresh) => { asked.push(refresh); return 't'; } }).call('x'), (e) => e.code === 'token_expired');
   assert.deepEqual(asked, [false, true]);
+});
+
+test('whoever listens is told when nothing comes any more', async (t) => {
+  const g = await gateway(t, { events: (request, response, seen) => seen.events.length > 1 && response.writeHead(401).end('{"error":{"code":"token_revoked","message":"m"}}') });
+  const c = g.client();
+  const ended = new Promise((end) => c.subscribe(() => {}, end));
+  while (!g.streams.size) await new Promise((r) => setTimeout(r, 5));
+  g.streams.forEach((s) => s.end());
+  assert.equal((await ended).code, 'token_revoked');
 });
 
 test('a call that takes too long, is aborted or is closed rejects', async (t) => {

@@ -1,4 +1,4 @@
-import { call, follow } from './api.js';
+import { call, clientFor, follow } from './api.js';
 import { charts } from './charts.js';
 
 const $ = (id) => document.getElementById(id);
@@ -9,7 +9,7 @@ const el = (tag, props = {}, ...children) => {
   e.append(...children.filter((c) => c != null));
   return e;
 };
-const cell = (text, className = '') => el('td', { className }, text ?? '');
+const cell = (text, className = '') => el('td', { className, title: text?.length > 24 ? text : '' }, text ?? '');
 
 const clock = (at) => new Date(at).toLocaleTimeString([], { hour12: false });
 const span = (ms) => ms < 1000 ? Math.max(0, Math.round(ms)) + ' ms' : ms < 60e3 ? (ms / 1000).toFixed(1) + ' s' : ms < 36e5 ? Math.round(ms / 60e3) + ' min' : (ms / 36e5).toFixed(1) + ' h';
@@ -19,17 +19,20 @@ const bytes = (n) => n < 1024 ? n + ' B' : n < 1 << 20 ? (n / 1024).toFixed(0) +
 const say = (place, text, bad = false) => {
   place.textContent = text;
   place.dataset.bad = bad;
+  place.dataset.good = false;
 };
 
-// Does something while its button can't be pressed, and says what went wrong.
+// Does something, and not again before it is done, and says what went wrong. The button
+// stays enabled meanwhile: it would lose the focus.
 const doing = async (button, place, act) => {
-  button.disabled = true;
+  if (button.ariaBusy) return;
+  button.ariaBusy = 'true';
   try {
     await act();
   } catch (error) {
     say(place, error.message, true);
   } finally {
-    button.disabled = false;
+    button.ariaBusy = null;
   }
 };
 
@@ -111,13 +114,12 @@ const drawStanding = (s) => {
 
 // ---- Details ----
 
-let reveal; // what the button that shows contents does
+let reveal; // what the button that shows contents does; undefined while nothing is open
 
 const openDetail = (title, body, show) => {
   $('detail-title').textContent = title;
   $('detail-body').replaceChildren(...body);
   $('contents').replaceChildren();
-  $('payloads').disabled = false;
   reveal = show;
   if (!$('detail').open) $('detail').showModal();
 };
@@ -143,9 +145,16 @@ const showRequest = async (r) => {
   }
 };
 
-$('payloads').addEventListener('click', () => doing($('payloads'), $('contents'), async () => $('contents').replaceChildren(...await reveal())));
+$('payloads').addEventListener('click', () => doing($('payloads'), $('contents'), async () => {
+  const asked = reveal;
+  const contents = await asked().catch((error) => [el('p', { className: 'note bad' }, error.message)]);
+  if (reveal === asked) $('contents').replaceChildren(...contents); // else another is open by now, or none
+}));
 $('close').addEventListener('click', () => $('detail').close());
-$('detail').addEventListener('close', () => { $('contents').replaceChildren(); });
+$('detail').addEventListener('close', () => {
+  reveal = undefined;
+  $('contents').replaceChildren();
+});
 
 // ---- Dead letters ----
 
@@ -253,14 +262,45 @@ const readParams = () => {
   return params;
 };
 
+let client; // of who asked last; another user's is closed, as a browser opens few streams
+let sent; // the last request
+
+// Sends a request, and says how it goes while it is the last one; the table has all.
+const send = async (client, request, params) => {
+  const { requestId: id, action } = sent = request;
+  const tell = (text, bad) => { if (sent === request) say($('sent'), text, bad); };
+  tell('Sending…');
+  $('follow').hidden = true;
+  const onStatus = ({ status, attempt }) => {
+    tell(`${action}: ${status}${attempt > 1 ? ', attempt ' + attempt : ''}`);
+    if (sent === request) $('follow').hidden = false;
+  };
+  try {
+    await client.call(action, params, { id, onStatus });
+    tell(action + ': success');
+    if (sent === request) $('sent').dataset.good = true;
+  } catch (error) {
+    tell(error.requestId ? `${action}: error, ${error.code}` : error.message, true);
+  }
+};
+
 $('action').addEventListener('change', chooseAction);
 $('send').addEventListener('submit', (event) => {
   event.preventDefault();
-  doing($('submit'), $('sent'), async () => {
-    const { requestId } = await call('/api/requests', { action: $('action').value, userId: $('user').value, params: readParams() });
-    say($('sent'), 'Sent as ' + requestId);
-  });
+  try {
+    const params = readParams();
+    const userId = $('user').value;
+    if (client?.user !== userId) {
+      client?.close();
+      client = Object.assign(clientFor(userId), { user: userId });
+    }
+    const id = crypto.randomUUID();
+    send(client, { action: $('action').value, userId, requestId: id, correlationId: id }, params);
+  } catch (error) {
+    say($('sent'), error.message, true);
+  }
 });
+$('follow').addEventListener('click', () => showRequest(sent));
 
 // ---- Beginning ----
 
