@@ -15,8 +15,8 @@ const milliseconds = (v) => v == null ? '–' : v < 1000 ? Math.round(v) + ' ms'
 const rate = (v) => v == null ? '–' : +v.toFixed(2) + '/s';
 
 class Chart {
-  constructor(place, series, format) {
-    Object.assign(this, { place, series, format, data: [[], ...series.map(() => [])] });
+  constructor(place, series, format, least) {
+    Object.assign(this, { place, series, format, least, data: [[], ...series.map(() => [])] });
     this.draw();
     new ResizeObserver(() => this.plot.setSize(this.size())).observe(place);
   }
@@ -29,7 +29,7 @@ class Chart {
     const axis = { stroke: colour('--soft'), grid: { stroke: colour('--line'), width: 1 }, ticks: { stroke: colour('--line'), width: 1 } };
     this.plot = new uPlot({
       ...this.size(),
-      scales: { x: { range: () => { const now = Date.now() / 1000; return [now - quarter, now]; } }, y: { range: (_, __, most) => [0, (most || 1) * 1.1] } },
+      scales: { x: { range: () => { const now = Date.now() / 1000; return [now - quarter, now]; } }, y: { range: (_, __, most) => [0, Math.max(most, this.least) * 1.1] } },
       axes: [{ ...axis, values: [[60, '{HH}:{mm}', null, null, null, null, null, null, 1]] }, { ...axis, size: 64, values: (_, all) => all.map(this.format) }],
       series: [{}, ...this.series.map(({ label, name }) => ({ label, stroke: colour(name), width: 2, points: { size: 4 }, spanGaps: false, value: (_, v) => this.format(v) }))],
     }, this.data, this.place);
@@ -38,13 +38,14 @@ class Chart {
   set(data) {
     this.data = data;
     this.plot.setData(data);
+    if (data[0].length && !(this.plot.cursor.left >= 0)) this.plot.setLegend({ idx: data[0].length - 1 }); // nobody points: the last
   }
 }
 
 /** Draws samples of how requests ended. Returns what takes in all of them. */
 export function charts() {
-  const rates = new Chart(document.getElementById('rates'), [{ label: 'success', name: '--good' }, { label: 'error', name: '--bad' }], rate);
-  const latencies = new Chart(document.getElementById('latencies'), [{ label: 'median', name: '--accent' }, { label: '95 %', name: '--busy' }], milliseconds);
+  const rates = new Chart(document.getElementById('rates'), [{ label: 'success', name: '--good' }, { label: 'error', name: '--bad' }], rate, 1);
+  const latencies = new Chart(document.getElementById('latencies'), [{ label: 'median', name: '--accent' }, { label: '95 %', name: '--busy' }], milliseconds, 100);
   matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => { rates.draw(); latencies.draw(); });
   return (samples) => {
     const at = samples.map((s) => Date.parse(s.at) / 1000);

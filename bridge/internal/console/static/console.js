@@ -202,6 +202,7 @@ const confirmed = (title, text, button, force) => new Promise((done) => {
   $('confirm-title').textContent = title;
   $('confirm-text').textContent = text;
   $('confirm-yes').textContent = button;
+  $('confirm-yes').dataset.danger = !force; // what is dropped is gone
   $('force-field').hidden = !force;
   $('force').checked = false;
   $('confirm').returnValue = '';
