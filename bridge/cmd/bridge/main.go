@@ -38,6 +38,9 @@ var version = "dev"
 
 func main() {
 	stdlog.SetOutput(io.Discard) // what libraries print there, nobody has checked for contents
+	if err := config.KeepSecrets(); err != nil {
+		fmt.Fprintln(os.Stderr, "bridge: a crash may write secrets to disk:", err)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	err := run(ctx, os.Args[1:], os.Environ(), os.Stdout)

@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log"
 	"os"
@@ -12,9 +13,13 @@ import (
 	"github.com/redis/go-redis/v9/logging"
 
 	"tebraproxy/bridge/internal/cli"
+	"tebraproxy/pkg/config"
 )
 
 func main() {
+	if err := config.KeepSecrets(); err != nil {
+		fmt.Fprintln(os.Stderr, "tebra: a crash may write secrets to disk:", err)
+	}
 	logging.Disable()         // what the client would print is in the errors that it returns
 	log.SetOutput(io.Discard) // net/http may quote the API's answer there (package php)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

@@ -228,7 +228,8 @@ func (l *leakRun) search(where, text string) {
 // payloads.
 func (l *leakRun) searchCommands() {
 	l.Helper()
-	env := []string{"REDIS_URL=" + l.redisURL, "GOOGLE_CLOUD_PROJECT=" + l.pipeline.Info.Project, "PUBSUB_EMULATOR_HOST=" + l.pipeline.Info.PubSubEmulator}
+	env := []string{"REDIS_URL=" + l.redisURL, "GOOGLE_CLOUD_PROJECT=" + l.pipeline.Info.Project, "PUBSUB_EMULATOR_HOST=" + l.pipeline.Info.PubSubEmulator,
+		"TEBRA_PHP_API_URL=" + l.pipeline.Info.PHPAPI, "TEBRA_INTERNAL_API_KEY=" + apiKeyCanary}
 	letters := func(args ...string) string {
 		c := &command{args: append([]string{"deadletters", "--operator", "ada@desk"}, args...), env: env}
 		c.run(l.T, l.Context())

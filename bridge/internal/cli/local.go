@@ -13,8 +13,8 @@ dead-letter policy, bridge, functions, and a stand-in for the PHP API. Nothing
 needs to be installed, and everything listens on this machine only.
 
 Flags put real parts in the place of embedded ones. Nothing is taken from the
-environment that could name a real part by accident, but the key of --php-api may
-be in TEBRA_INTERNAL_API_KEY, where other users of the machine don't see it.
+environment that could name a real part by accident, but the key of --php-api is
+in TEBRA_INTERNAL_API_KEY, where other users of the machine don't see it.
 
 With --gateway a page of one's own can use it through the gateway. Its tokens are
 those of the Firebase Auth emulator where FIREBASE_AUTH_EMULATOR_HOST names one, for
@@ -44,13 +44,12 @@ func (a *app) localCommand() *cobra.Command {
 		RunE:    a.runE(func(cmd *cobra.Command, _ []string) error { return a.local(cmd, o, fast) }),
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&o.Redis, "redis", o.Redis, "`URL` of a real Redis, redis:// or rediss://")
+	flags.StringVar(&o.Redis, "redis", o.Redis, "`URL` of a real Redis, redis:// or rediss://, or @FILE that holds it")
 	flags.StringVar(&o.RedisCACert, "redis-ca-cert", o.RedisCACert, "`PEM` text or file that a rediss:// URL trusts")
 	flags.StringVar(&o.Prefix, "prefix", o.Prefix, "what all Redis keys begin with")
 	flags.StringVar(&o.PubSubEmulator, "pubsub-emulator", o.PubSubEmulator, "`host:port` of Google's Pub/Sub emulator")
 	flags.StringVar(&o.Project, "project", o.Project, "Google Cloud `project` in which topics are made")
-	flags.StringVar(&o.PHPAPI, "php-api", o.PHPAPI, "`URL` of a real API")
-	flags.StringVar(&o.PHPAPIKey, "php-api-key", o.PHPAPIKey, "`key` of the real API (default TEBRA_INTERNAL_API_KEY)")
+	flags.StringVar(&o.PHPAPI, "php-api", o.PHPAPI, "`URL` of a real API, whose key is in TEBRA_INTERNAL_API_KEY")
 	flags.StringVar(&o.PolicyFile, "policy", o.PolicyFile, "`file` that says who may do what (default everybody may do what is known)")
 	flags.DurationVar(&o.MinBackoff, "min-backoff", o.MinBackoff, "shortest time between two deliveries of a message that failed")
 	flags.DurationVar(&o.MaxBackoff, "max-backoff", o.MaxBackoff, "longest time between two deliveries of a message that failed")
@@ -69,7 +68,11 @@ func (a *app) local(cmd *cobra.Command, o local.Options, fast bool) error {
 	if fast {
 		o.MinBackoff, o.MaxBackoff = local.FastMinBackoff, local.FastMaxBackoff
 	}
-	if o.PHPAPI != "" && o.PHPAPIKey == "" {
+	var err error
+	if o.Redis, err = redisURL(o.Redis); err != nil {
+		return err
+	}
+	if o.PHPAPI != "" {
 		o.PHPAPIKey = a.env["TEBRA_INTERNAL_API_KEY"]
 	}
 	o.Operator = defaultOperator()

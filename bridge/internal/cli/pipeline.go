@@ -18,7 +18,7 @@ import (
 type pipelineFlags struct{ redis, caCert, prefix string }
 
 func (f *pipelineFlags) register(flags *pflag.FlagSet) {
-	flags.StringVar(&f.redis, "redis", "", "`URL` of Redis, redis:// or rediss:// (default REDIS_URL, else the running 'tebra local')")
+	flags.StringVar(&f.redis, "redis", "", "`URL` of Redis, redis:// or rediss://, or @FILE that holds it (default REDIS_URL, else the running 'tebra local')")
 	flags.StringVar(&f.caCert, "redis-ca-cert", "", "`PEM` text or file that a rediss:// URL trusts (default REDIS_CA_CERT)")
 	flags.StringVar(&f.prefix, "prefix", "", "what all Redis keys begin with (default STREAM_PREFIX, else tebra)")
 }
@@ -56,8 +56,10 @@ func (f *pipelineFlags) address(ctx context.Context, env environment) (address, 
 	at := address{caCert: cmp.Or(f.caCert, env["REDIS_CA_CERT"]), prefix: cmp.Or(f.prefix, env["STREAM_PREFIX"], tebra.DefaultPrefix)}
 	switch {
 	case f.redis != "":
-		at.source, at.url = "--redis", f.redis
-		return at, nil
+		var err error
+		at.source = "--redis"
+		at.url, err = redisURL(f.redis)
+		return at, err
 	case env["REDIS_URL"] != "":
 		at.source, at.url = "the environment", env["REDIS_URL"]
 		return at, nil

@@ -29,7 +29,8 @@ const sendHelp = `Put a request on the requests stream, show what becomes of it,
 answer's data.
 
 Params are key=value for text and key:=JSON for everything else, or one JSON
-object with --params: as text, @FILE, or - for stdin.
+object with --params: as text, @FILE, or - for stdin. Other users of this machine can
+see arguments in its list of processes: what concerns a patient goes into a file.
 
 Progress goes to stderr and the data to stdout, indented on a terminal and
 compact in a pipe. With --output json, stdout has one object a line for what was

@@ -126,7 +126,7 @@ func (o Options) wrongParts() []string {
 		wrong("--php-api: want a URL that begins with http:// or https://")
 	}
 	if (o.PHPAPI == "") != (o.PHPAPIKey == "") {
-		wrong("--php-api and --php-api-key (or TEBRA_INTERNAL_API_KEY) go together: give both or neither")
+		wrong("--php-api and its key, in TEBRA_INTERNAL_API_KEY, go together: give both or neither")
 	}
 	if _, err := tebra.NewKeys(o.Prefix); err != nil {
 		wrong("--prefix: %v", err)

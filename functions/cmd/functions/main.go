@@ -38,6 +38,9 @@ import (
 var version = "dev"
 
 func main() {
+	if err := config.KeepSecrets(); err != nil {
+		fmt.Fprintln(os.Stderr, "functions: a crash may write secrets to disk:", err)
+	}
 	logging.Disable()            // what go-redis would print is in the errors that it returns
 	stdlog.SetOutput(io.Discard) // net/http may quote the API's answer there (package php)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)

@@ -1,0 +1,5 @@
+//go:build unix && !linux
+
+package config
+
+func keepSecrets() error { return noCoreFile() }
