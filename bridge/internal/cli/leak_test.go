@@ -1,10 +1,12 @@
 package cli
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -21,8 +23,10 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"tebraproxy/bridge/internal/local"
+	"tebraproxy/functions/gateway"
 	"tebraproxy/pkg/peertest"
 	"tebraproxy/pkg/publish"
+	"tebraproxy/pkg/tebra"
 	"tebraproxy/pkg/telemetry"
 )
 
@@ -38,6 +42,13 @@ const (
 	inBadEntry    = mark + "-in-a-bad-entry"
 	apiKeyCanary  = mark + "-api-key"
 	redisPassword = mark + "-redis-password"
+	inOrigin      = mark + "-in-origin"
+	inToken       = mark + "-in-a-token"
+
+	// A name from outside is echoed to who asked, in Redis and in Pub/Sub, but must not
+	// be in logs, spans and metrics where it is text.
+	nameMark = "Plugh"
+	inName   = nameMark + " in a name, Jane Doe"
 )
 
 // leakyAPI is an API that puts what it was sent, and what it knows, into everything
@@ -101,17 +112,23 @@ type leakRun struct {
 	*testing.T
 	pipeline *local.Pipeline
 	redisURL string
+	log      *slog.Logger
 	logs     output
+	std      output // what is printed by package log
 	spans    *tracetest.InMemoryExporter
 	api      *leakyAPI
 	subs     *pubsub.SubscriptionAdminClient
 	sent     int
 	payloads strings.Builder // what is left out of the search
+	answers  string          // what was searched of the responses stream
 }
 
 func newLeakRun(t *testing.T) *leakRun {
 	t.Helper()
 	l := &leakRun{T: t, spans: tracetest.NewInMemoryExporter(), api: &leakyAPI{keys: map[string]bool{}}}
+	before := log.Writer()
+	log.SetOutput(&l.std)
+	t.Cleanup(func() { log.SetOutput(before) })
 	server := peertest.RealRedis(t, peertest.WithACL("user tebra on >"+redisPassword+" ~* &* +@all"))
 	l.redisURL = "redis://tebra:" + redisPassword + "@" + server.Addr()
 	web := httptest.NewServer(l.api)
@@ -123,7 +140,8 @@ func newLeakRun(t *testing.T) *leakRun {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	var err error
-	l.pipeline, err = local.Start(ctx, opts, telemetry.NewLogger(&l.logs, slog.LevelDebug, telemetry.InProject("p")))
+	l.log = telemetry.NewLogger(&l.logs, slog.LevelDebug, telemetry.InProject("p"))
+	l.pipeline, err = local.Start(ctx, opts, l.log)
 	if err != nil {
 		t.Fatalf("Start() = %v", err)
 	}
@@ -171,6 +189,11 @@ func (l *leakRun) call(action, do string) {
 // everything sends a request of every kind.
 func (l *leakRun) everything() {
 	l.Helper()
+	for _, action := range []string{"health", inName} { // first, as the first have log lines of their own
+		l.send("id", action+inName, "action", action, "userId", "u", "correlationId", inName)
+		l.send("id", action+inName+"2", "action", action, "userId", inName, "correlationId", inName)
+	}
+	l.send("id", inName, "action", inName, "userId", inName, "correlationId", inName, "params", "[")
 	for i := range 100 { // so many that the breaker, which counts failures among them, stays closed
 		l.send("id", fmt.Sprint("ok-", i), "action", "health", "params", `{"patient":"`+inParams+`"}`, "userId", "u")
 	}
@@ -188,6 +211,88 @@ func (l *leakRun) everything() {
 	l.send("id", "nobody", "action", "health", "params", `{"a":"`+inBadEntry+`"}`)
 }
 
+// tokens knows one token, and says of no other what it is.
+type tokens struct{}
+
+func (tokens) Verify(_ context.Context, token string) (gateway.Identity, error) {
+	if token != "u" {
+		return gateway.Identity{}, &gateway.TokenError{Code: "token_invalid", Message: "no such token"}
+	}
+	return gateway.Identity{UserID: token}, nil
+}
+
+// throughTheGateway posts and listens in every way, and searches what the gateway
+// counts. Its log and spans are with the others.
+func (l *leakRun) throughTheGateway() {
+	l.Helper()
+	tel, err := telemetry.New(l.Context(), telemetry.Config{}, telemetry.Options{Service: "gateway", Spans: l.spans})
+	if err != nil {
+		l.Fatal(err)
+	}
+	l.Cleanup(func() { _ = tel.Shutdown(context.Background()) })
+	cfg := gateway.Config{Origins: []string{"https://app.example.com"}, UserRate: 20, StreamTime: time.Minute,
+		MaxStreams: 10, MaxUserStreams: 10, MaxRequestBytes: 20000, Retention: time.Hour}
+	cfg.Prefix = l.pipeline.Keys.Prefix()
+	g, err := gateway.New(cfg, gateway.Deps{Redis: l.pipeline.Redis, Verifier: tokens{}, Log: l.log, Telemetry: tel})
+	if err != nil {
+		l.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); _ = g.Run(ctx) }()
+	web := httptest.NewServer(g)
+	l.Cleanup(func() { stop(); <-done; web.Close() })
+	do := func(method, path, token, body string, header ...string) *http.Response {
+		req, err := http.NewRequestWithContext(l.Context(), method, web.URL+path, strings.NewReader(body))
+		if err != nil {
+			l.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+token)
+		req.Header.Set("Content-Type", "application/json")
+		for i := 0; i < len(header); i += 2 {
+			req.Header.Set(header[i], header[i+1])
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			l.Fatal(err)
+		}
+		l.Cleanup(func() { resp.Body.Close() })
+		return resp
+	}
+	const posts = "/v1/requests"
+	body := fmt.Sprintf(`{"action":"health","id":%q,"correlationId":%q,"params":{"patient":%q}}`, "posted", inName, inParams)
+	if resp := do("POST", posts, "u", body, "traceparent", "00-"+inHeader, "X-Patient", inHeader); resp.StatusCode != 202 {
+		l.Fatalf("POST = %d, want 202", resp.StatusCode)
+	}
+	l.sent++
+	for _, bad := range []string{inParams, `{"` + inParams + `":1}`, `{"action":"health","params":"` + inParams + `"}`,
+		strings.Replace(body, "patient", "another", 1), `{"action":"health","params":{"a":"` + strings.Repeat(inParams, 2000) + `"}}`} {
+		do("POST", posts, "u", bad)
+	}
+	do("POST", posts, inToken, body)
+	do("POST", posts, "u", body, "Origin", "https://"+inOrigin)
+	do("POST", posts, "u", body, "Content-Type", inHeader)
+	do(strings.ToUpper(mark), posts, "u", "")
+	do("GET", "/"+inParams, "u", "")
+	do("GET", "/v1/events?since="+inParams, "u", "")
+	events := do("GET", "/v1/events?since=status:0-0,responses:0-0", "u", "")
+	if text, err := bufio.NewReader(events.Body).ReadString('\n'); err != nil || !strings.Contains(text, "ready") {
+		l.Errorf("the event stream begins with %q, %v", text, err)
+	}
+	for range 30 {
+		do("POST", posts, "u", inParams)
+	}
+	page := httptest.NewRecorder()
+	tel.MetricsHandler().ServeHTTP(page, httptest.NewRequest("GET", "/metrics", nil))
+	for _, outcome := range []string{"success", "malformed", "duplicate", "too_large", "token_invalid", "origin_not_allowed", "rate_limited", "unsupported_media_type"} {
+		if !strings.Contains(page.Body.String(), `outcome="`+outcome+`"`) {
+			l.Errorf("the gateway counted no %s", outcome)
+		}
+	}
+	l.search("the gateway's metrics", page.Body.String())
+	l.searchNames("the gateway's metrics", page.Body.String())
+}
+
 // TestNoHealthDataLeaks runs requests of every kind through the whole pipeline with
 // marked words in all that may hold health data, and in our own keys, and searches
 // everything that comes out beside the payloads.
@@ -195,6 +300,7 @@ func TestNoHealthDataLeaks(t *testing.T) {
 	t.Parallel()
 	l := newLeakRun(t)
 	l.everything()
+	l.throughTheGateway()
 	peertest.Eventually(t, 90*time.Second, "an answer to every request", func() bool {
 		return l.length(l.pipeline.Keys.Responses()) == l.sent
 	})
@@ -205,6 +311,9 @@ func TestNoHealthDataLeaks(t *testing.T) {
 	l.searchSpans()
 	l.pipeline.Close() // all has been said then
 	l.search("the logs", l.logs.String())
+	l.searchNames("the logs", l.logs.String())
+	l.search("what package log printed", l.std.String())
+	l.searchNames("what package log printed", l.std.String())
 	l.wantCanariesInPayloads()
 }
 
@@ -220,6 +329,14 @@ func (l *leakRun) length(stream string) int {
 func (l *leakRun) search(where, text string) {
 	l.Helper()
 	if at := strings.Index(text, mark); at >= 0 {
+		l.Errorf("%s: …%q", where, text[max(0, at-200):min(len(text), at+60)])
+	}
+}
+
+// searchNames fails if a text holds a name that somebody outside made up.
+func (l *leakRun) searchNames(where, text string) {
+	l.Helper()
+	if at := strings.Index(text, nameMark); at >= 0 {
 		l.Errorf("%s: …%q", where, text[max(0, at-200):min(len(text), at+60)])
 	}
 }
@@ -246,6 +363,7 @@ func (l *leakRun) searchCommands() {
 		}
 		l.search(fmt.Sprint("tebra deadletters ", args), got)
 	}
+	letters("drop", id[inName], "--yes")
 	shown := letters("show", id["createAppointment-half"], "--show-payloads")
 	if !strings.Contains(shown, inParams) {
 		l.Errorf("tebra deadletters show --show-payloads = %s, want the params", shown)
@@ -263,8 +381,9 @@ func (l *leakRun) searchCommands() {
 		}
 		l.search(fmt.Sprint("tebra ", args), look.stdout.String()+look.stderr.String())
 	}
-	peertest.Eventually(l.T, 20*time.Second, "that payloads were shown in the audit log", func() bool {
-		return strings.Contains(l.logs.String(), `"operation":"payloads.shown"`)
+	peertest.Eventually(l.T, 20*time.Second, "that payloads were shown, and two letters dropped, in the audit log", func() bool {
+		return strings.Contains(l.logs.String(), `"operation":"payloads.shown"`) &&
+			strings.Count(l.logs.String(), `"operation":"deadletters.drop"`) == 2
 	})
 }
 
@@ -320,6 +439,7 @@ func (l *leakRun) searchMetrics() {
 		}
 	}
 	l.search("the metrics", string(text))
+	l.searchNames("the metrics", string(text))
 }
 
 // payloads are the fields of the streams that may hold what people typed.
@@ -338,6 +458,9 @@ func (l *leakRun) searchRedis() {
 		l.search("the name of a key", key)
 		kind, contents := l.contents(key)
 		kinds[kind]++
+		if key == l.pipeline.Keys.Responses() {
+			l.answers = contents
+		}
 		l.search("key "+key, contents)
 	}
 	if err := iter.Err(); err != nil {
@@ -393,9 +516,11 @@ func (l *leakRun) searchSpans() {
 	names := map[string]int{}
 	for _, s := range spans {
 		names[s.Name]++
-		l.search("span "+s.Name, fmt.Sprint(s.Name, s.Attributes, s.Events, s.Links, s.Status, s.Resource.Attributes(), s.SpanContext.TraceState()))
+		text := fmt.Sprint(s.Name, s.Attributes, s.Events, s.Links, s.Status, s.Resource.Attributes(), s.SpanContext.TraceState())
+		l.search("span "+s.Name, text)
+		l.searchNames("span "+s.Name, text)
 	}
-	for _, name := range []string{"wait in Redis", "send requests topic", "wait in Pub/Sub", "process requests topic", "POST", "answer"} {
+	for _, name := range []string{"wait in Redis", "send requests topic", "wait in Pub/Sub", "process requests topic", "POST", "answer", "send dead-letters topic", "POST /v1/requests"} {
 		if names[name] == 0 {
 			l.Errorf("no span is called %q: %v", name, names)
 		}
@@ -410,6 +535,9 @@ func (l *leakRun) wantCanariesInPayloads() {
 	defer l.api.mu.Unlock()
 	if !l.api.keys[apiKeyCanary] || len(l.api.keys) != 1 {
 		l.Errorf("the API was asked with %d keys, want only the canary", len(l.api.keys))
+	}
+	if !strings.Contains(l.answers, inName) || !strings.Contains(l.logs.String(), tebra.Digest(inName)) {
+		l.Errorf("nobody was called %q", inName)
 	}
 	for _, canary := range []string{inParams, inMetadata, inData, inError, inBadEntry} {
 		if !strings.Contains(l.payloads.String(), canary) {
