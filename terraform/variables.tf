@@ -131,8 +131,8 @@ variable "name" {
   default     = "tebra"
 
   validation {
-    condition     = can(regex("^[a-z]([a-z0-9-]{0,15}[a-z0-9])?$", var.name))
-    error_message = "name: want 1 to 17 small letters, digits or hyphens, beginning with a letter and not ending with a hyphen: account IDs, which append up to 13, have at most 30."
+    condition     = can(regex("^[a-z][a-z0-9-]{0,15}[a-z0-9]$", var.name))
+    error_message = "name: want 2 to 17 small letters, digits or hyphens, beginning with a letter and not ending with a hyphen: account IDs, which append up to 13, have at most 30."
   }
 }
 
@@ -446,8 +446,8 @@ variable "min_backoff_seconds" {
   default     = 10
 
   validation {
-    condition     = var.min_backoff_seconds >= 0 && var.min_backoff_seconds <= var.max_backoff_seconds
-    error_message = "min_backoff_seconds: want 0 to max_backoff_seconds."
+    condition     = var.min_backoff_seconds >= 1 && var.min_backoff_seconds <= var.max_backoff_seconds
+    error_message = "min_backoff_seconds: want 1 to max_backoff_seconds."
   }
 }
 

@@ -68,6 +68,14 @@ run "reject_a_name_whose_accounts_are_too_long" {
   expect_failures = [var.name]
 }
 
+run "reject_a_name_of_one_letter" {
+  command = plan
+  variables {
+    name = "t"
+  }
+  expect_failures = [var.name]
+}
+
 run "reject_a_name_that_ends_with_a_hyphen" {
   command = plan
   variables {
@@ -588,6 +596,14 @@ run "reject_a_shortest_backoff_over_the_longest" {
   expect_failures = [var.min_backoff_seconds]
 }
 
+run "reject_half_a_second_of_backoff" {
+  command = plan
+  variables {
+    min_backoff_seconds = 0.5
+  }
+  expect_failures = [var.min_backoff_seconds]
+}
+
 run "reject_a_backoff_over_600_s" {
   command = plan
   variables {
@@ -745,4 +761,92 @@ run "reject_a_key_elsewhere" {
     kms_key = "projects/p/locations/europe-west1/keyRings/r/cryptoKeys/k"
   }
   expect_failures = [var.kms_key]
+}
+
+run "reject_101_origins" {
+  command = plan
+  variables {
+    enable_gateway  = true
+    gateway_origins = [for i in range(101) : "https://app${i}.example.com"]
+  }
+  expect_failures = [var.gateway_origins]
+}
+
+# --- both ends of what is admitted ------------------------------------------------
+
+run "admit_the_most_of_everything" {
+  command = plan
+  variables {
+    project_id                 = "a23456789-123456789-123456789z"
+    region                     = "northamerica-northeast1"
+    redis_version              = "REDIS_7_0"
+    ledger_replicas            = 10
+    max_in_flight              = 1000000
+    process_concurrency        = 1000
+    process_max_instances      = 100
+    process_min_instances      = 100
+    record_max_instances       = 100
+    ack_deadline_seconds       = 600
+    ledger_lease_seconds       = 601
+    answer_deadline_minutes    = 150
+    request_retention_hours    = 744
+    ledger_ttl_hours           = 745
+    dead_letter_retention_days = 31
+    enable_gateway             = true
+    gateway_origins            = [for i in range(100) : "https://app${i}.example.com"]
+    gateway_user_rate          = 1000
+    gateway_max_instances      = 100
+    gateway_max_user_streams   = 1000
+    operators                  = ["user:a@example.com", "domain:example.com", "principal://iam.googleapis.com/locations/global/workforcePools/p/subject/s"]
+    trace_ratio                = 1
+    alert_lag_seconds          = 86400
+    alert_in_flight_minutes    = 150
+    alert_error_ratio          = 0.99
+    audit_retention_days       = 3650
+  }
+}
+
+run "admit_the_least_of_everything" {
+  command = plan
+  variables {
+    project_id                 = "abcde1"
+    php_api_key                = "k"
+    create_redis               = true
+    redis_url                  = null
+    redis_tier                 = "BASIC"
+    redis_memory_gb            = 1
+    stream_prefix              = "t"
+    name                       = "tb"
+    bridge_mode                = "job"
+    drain_minutes              = 3
+    max_in_flight              = 1
+    batch_size                 = 1
+    max_request_bytes          = 1024
+    claim_idle_seconds         = 1
+    process_concurrency        = 1
+    process_max_instances      = 1
+    process_min_instances      = 0
+    record_max_instances       = 1
+    php_timeout_seconds        = 1
+    rate_wait_seconds          = 1
+    handler_timeout_seconds    = 8
+    ack_deadline_seconds       = 10
+    ledger_lease_seconds       = 14
+    ledger_ttl_hours           = 25
+    min_backoff_seconds        = 1
+    max_backoff_seconds        = 600
+    request_retention_hours    = 1
+    stream_retention_hours     = 2
+    dead_letter_retention_days = 1
+    enable_gateway             = true
+    gateway_user_rate          = 1
+    gateway_max_instances      = 1
+    gateway_stream_minutes     = 1
+    gateway_max_user_streams   = 1
+    trace_ratio                = 0
+    alert_lag_seconds          = 10
+    alert_in_flight_minutes    = 1
+    alert_error_ratio          = 0.01
+    audit_retention_days       = 1
+  }
 }

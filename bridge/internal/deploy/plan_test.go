@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"context"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -43,6 +44,27 @@ func TestAFirstPlanAsksTheProjectNothingAndHoldsNoSecret(t *testing.T) {
 		}
 		if !strings.Contains(shown, "google_secret_manager_secret_version") {
 			t.Errorf("%s: the plan makes no secrets", name)
+		}
+	}
+}
+
+func TestAPolicyThatNoSecretHoldsIsRefusedAtPlan(t *testing.T) {
+	t.Parallel()
+	const most = 65536 // of a secret's version
+	config := newConfiguration(t, "", "GOOGLE_OAUTH_ACCESS_TOKEN=none", "TF_VAR_php_api_key=key")
+	for size, admitted := range map[int]bool{most: true, most + 1: false} {
+		path := filepath.Join(t.TempDir(), "policy.yaml")
+		text := "version: 1\n#"
+		if err := os.WriteFile(path, []byte(text+strings.Repeat("x", size-len(text))), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), planTimeout)
+		output, err := config.run(ctx, append([]string{"plan", "-input=false", "-no-color"}, flags([]string{
+			"project_id=empty-project", "region=us-central1", "php_api_url=https://api.example.com/api", "redis_url=redis://10.0.0.2:6379", "policy_file=" + path,
+		})...)...)
+		cancel()
+		if (err == nil) != admitted || !admitted && !strings.Contains(output, "at most 64 KiB") {
+			t.Errorf("a policy of %d bytes: terraform plan: %v, want it admitted: %t\n%s", size, err, admitted, output)
 		}
 	}
 }
