@@ -90,7 +90,7 @@ test('a gateway that says when to come again, in whatever form, is not asked at 
 
 test('a connection that hangs before it begins is opened again', async (t) => {
   const g = await gateway(t, { events: (request, response, seen) => seen.events.length === 1, accepted: (post) => g.answer(post) });
-  await g.client({ silence: 50 }).call('x');
+  await g.client({ silence: 500, timeout: 30_000 }).call('x');
   assert.ok(g.seen.events.length >= 2);
 });
 
@@ -126,7 +126,7 @@ test('a silent event stream is opened again', async (t) => {
       g.answer(post);
     }, 5);
   } });
-  await g.client({ silence: 50 }).call('x');
+  await g.client({ silence: 500, timeout: 30_000 }).call('x');
   assert.ok(g.seen.events.length >= 2);
 });
 
