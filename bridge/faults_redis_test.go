@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"fmt"
 	"log/slog"
 	"slices"
 	"testing"
@@ -140,6 +141,13 @@ func (b *bundle) untilWritable() {
 	peertest.Eventually(b.T, wait, "Redis to take writes", func() bool {
 		return b.rdb.Set(b.Context(), "written-by-the-test", 1, 0).Err() == nil
 	})
+}
+
+// waitLines is wantLines for what is logged after it shows elsewhere.
+func (b *bundle) waitLines(level slog.Level, text string, want int) {
+	b.Helper()
+	peertest.Eventually(b.T, wait, fmt.Sprintf("%d lines that hold %q", want, text), func() bool { return b.logs.count(level, text) >= want })
+	b.wantLines(level, text, want)
 }
 
 func (b *bundle) wantLines(level slog.Level, text string, want int) {

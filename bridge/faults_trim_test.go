@@ -71,7 +71,7 @@ func TestAnEntryTrimmedInTheHandOfADeadBridgeIsInTheDeadLetters(t *testing.T) {
 	b.start("CLAIM_IDLE=2s")
 	b.checkPromises(ids[2:])
 	b.checkTrimmed(ids[:2]...)
-	b.wantLines(slog.LevelWarn, string(reasonTrimmed), 2)
+	b.waitLines(slog.LevelWarn, string(reasonTrimmed), 2)
 }
 
 func TestAnEntryTrimmedBeforeItsReplyCameIsInTheDeadLetters(t *testing.T) {
