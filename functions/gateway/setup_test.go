@@ -266,6 +266,7 @@ func (l *listener) updates(n int) []string {
 		}
 		if r.update.Type == "update" {
 			ids = append(ids, r.update.ID)
+			timer.Reset(patience) // for each: many large ones take a busy machine long
 		}
 	}
 	return ids
