@@ -376,6 +376,7 @@ func TestTheConsoleByClicks(t *testing.T) {
 	}
 	p.Until(patience, `document.querySelectorAll('#numbers div').length === 6 && document.querySelectorAll('#bridges tbody tr').length === 1`)
 	p.Until(patience, `document.querySelectorAll('#charts canvas').length === 2`)
+	p.Until(patience, `document.querySelector('#rates .u-legend').textContent.includes('/s')`)
 	p.Do(patience, chromedp.Click(`#requests tbody tr:first-child button`))
 	p.Until(patience, `document.querySelectorAll('#detail-body tbody tr').length >= 3`)
 	if browser.Eval[bool](p, patience, `document.body.textContent.includes('Mrs Health')`) {

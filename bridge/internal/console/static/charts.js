@@ -38,7 +38,10 @@ class Chart {
   set(data) {
     this.data = data;
     this.plot.setData(data);
-    if (data[0].length && !(this.plot.cursor.left >= 0)) this.plot.setLegend({ idx: data[0].length - 1 }); // nobody points: the last
+    // Where nobody points the legend tells the last values, once the chart is drawn.
+    requestAnimationFrame(() => {
+      if (data[0].length && !(this.plot.cursor.left >= 0)) this.plot.setLegend({ idx: data[0].length - 1 });
+    });
   }
 }
 
