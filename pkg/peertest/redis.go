@@ -16,7 +16,9 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-const redisStartTimeout = 20 * time.Second
+// redisStartTimeout leaves time for loading what a long test has written, on a machine
+// that gives the server little of its processors: 130 MB take a second of one.
+const redisStartTimeout = time.Minute
 
 // RedisServer is one Redis, of one test. Its methods that start, stop and
 // pause it are for the test's own goroutine; the others are safe for concurrent
