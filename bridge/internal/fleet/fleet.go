@@ -26,6 +26,13 @@ type Config struct {
 	Dir string
 	// Pump puts the local Pub/Sub in the place of Google's emulator.
 	Pump bool
+	// MaxPushes is how many pushes the local Pub/Sub has under way at a time; 0 is its
+	// default.
+	MaxPushes int
+	// Direct has pushes go to the processors without the balancer in between, for
+	// measuring; the local Pub/Sub then takes them in turn, Google's knows but one. None
+	// of them may be stopped.
+	Direct bool
 	// RedisArgs are added to redis-server's.
 	RedisArgs []string
 	// Bridges, Processors and Recorders are how many processes run of each.
@@ -60,10 +67,11 @@ type Fleet struct {
 	Journal string
 	// PubSub is the address of Pub/Sub, Project the project in it.
 	PubSub, Project string
+	// APIURL is where the stand-in is, APIKey what it asks for.
+	APIURL, APIKey string
 
 	cfg      Config
 	policy   string
-	api      string
 	binaries binaries
 }
 
@@ -102,7 +110,11 @@ func Start(t testing.TB, cfg Config) *Fleet {
 	for i := range cfg.Recorders {
 		f.Recorders = append(f.Recorders, f.startFunction(t, fmt.Sprintf("recorder-%d", i+1), functions.RecordDeadLetter, recorders))
 	}
-	f.createTopology(t, processors.url(), recorders.url())
+	processURL := processors.url()
+	if cfg.Direct {
+		processURL = processors.direct()
+	}
+	f.createTopology(t, processURL, recorders.url())
 	for i := range cfg.Bridges {
 		f.Bridges = append(f.Bridges, f.startBridge(t, i))
 	}
@@ -113,7 +125,7 @@ func (f *Fleet) startPubSub(t testing.TB) {
 	t.Helper()
 	if f.cfg.Pump {
 		f.Project = "demo-fleet"
-		f.Pump, f.PubSub = startPart(t, f.cfg.Dir, part{Kind: pumpPart})
+		f.Pump, f.PubSub = startPart(t, f.cfg.Dir, part{Kind: pumpPart, MaxPushes: f.cfg.MaxPushes})
 		return
 	}
 	emulator := peertest.RealEmulator(t)
@@ -125,7 +137,9 @@ func (f *Fleet) startAPI(t testing.TB) {
 	if f.cfg.Journal {
 		f.Journal = filepath.Join(f.cfg.Dir, "journal.jsonl")
 	}
-	f.API, f.api = startPart(t, f.cfg.Dir, part{Kind: apiPart, Journal: f.Journal, Rules: f.cfg.Rules, Seed: f.cfg.Seed})
+	var addr string
+	f.API, addr = startPart(t, f.cfg.Dir, part{Kind: apiPart, Journal: f.Journal, Rules: f.cfg.Rules, Seed: f.cfg.Seed})
+	f.APIURL, f.APIKey = "http://"+addr+"/api", apiKey
 }
 
 // environ is what bridges and functions have in common.
@@ -147,7 +161,7 @@ func (f *Fleet) startFunction(t testing.TB, name, target string, b *balancer) *p
 		return peertest.Part{
 			Name: name, Path: f.binaries.functions, Dir: f.cfg.Dir, Ready: `"serving"`,
 			Env: f.environ("FUNCTION_TARGET="+target, fmt.Sprintf("PORT=%d", port),
-				"TEBRA_PHP_API_URL=http://"+f.api+"/api", "TEBRA_INTERNAL_API_KEY="+apiKey, "TEBRA_PHP_API_AUDIENCE="),
+				"TEBRA_PHP_API_URL="+f.APIURL, "TEBRA_INTERNAL_API_KEY="+apiKey, "TEBRA_PHP_API_AUDIENCE="),
 		}
 	})
 	b.add(port)
@@ -207,6 +221,11 @@ func (f *Fleet) Subscriptions(t testing.TB) *pubsub.SubscriptionAdminClient {
 // pull dead letters.
 func (f *Fleet) InspectSubscription() string {
 	return "projects/" + f.Project + "/subscriptions/" + inspect
+}
+
+// PushSubscription is the full name of the subscription that pushes requests.
+func (f *Fleet) PushSubscription() string {
+	return "projects/" + f.Project + "/subscriptions/" + topology.Subscription(requestsTopic)
 }
 
 // Parts returns all processes that are the system's own or stand in for its

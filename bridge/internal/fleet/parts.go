@@ -27,11 +27,12 @@ const (
 
 // part says what such a part is.
 type part struct {
-	Kind    string         `json:"kind"`
-	Addr    string         `json:"addr"`
-	Journal string         `json:"journal,omitempty"`
-	Rules   []phptest.Rule `json:"rules,omitempty"`
-	Seed    uint64         `json:"seed,omitempty"`
+	Kind      string         `json:"kind"`
+	Addr      string         `json:"addr"`
+	Journal   string         `json:"journal,omitempty"`
+	Rules     []phptest.Rule `json:"rules,omitempty"`
+	Seed      uint64         `json:"seed,omitempty"`
+	MaxPushes int            `json:"maxPushes,omitempty"`
 }
 
 // Main runs a package's tests, or, in a process that [Start] started, the part
@@ -81,7 +82,9 @@ func runPart(spec string) error {
 }
 
 func (p part) runPump(term <-chan os.Signal) error {
-	server, err := pump.Start(pump.Config{Addr: p.Addr})
+	transport := newInTurn(p.MaxPushes)
+	defer transport.to.CloseIdleConnections()
+	server, err := pump.Start(pump.Config{Addr: p.Addr, MaxPushes: p.MaxPushes, Transport: transport})
 	if err != nil {
 		return err
 	}

@@ -30,7 +30,7 @@ type client struct {
 	took []atomic.Int64 // nanoseconds until the answer was read
 	seen []atomic.Int32 // answers to each
 
-	late     atomic.Int64 // the most by which a request was behind its time, nanoseconds
+	late     time.Duration // the most by which a request was behind its time
 	added    atomic.Int64
 	answered atomic.Int64 // requests with an answer
 	failed   atomic.Int64 // of those, with an error
@@ -117,31 +117,52 @@ func (c *client) take(m redis.XMessage, now time.Time) (n int, ok bool) {
 	return n, true
 }
 
-// mostAdding is how many XADDs may be under way. They take well below a
-// millisecond each.
-const mostAdding = 256
+// mostUnderWay bounds what one open loop has under way.
+const mostUnderWay = 4096
 
-// send adds all requests at a rate (a second), at times that chance decides, as
+// openLoop issues n requests at a rate (a second), at times that chance decides, as
 // many independent users' clients do (a Poisson process), and that no answer and no
 // reply moves: what is slow meets as many requests as before. It returns when all
-// are added, or when ctx ends.
-func (c *client) send(ctx context.Context, rate float64, seed uint64) error {
+// have been issued, or when ctx ends, and the most by which one was late.
+func openLoop(ctx context.Context, n int, rate float64, seed uint64, issue func(n int) error) (late time.Duration, err error) {
 	rng := rand.New(rand.NewPCG(seed, 0))
 	var g errgroup.Group
-	g.SetLimit(mostAdding)
+	g.SetLimit(mostUnderWay)
 	due := time.Now()
-	for n := range c.size() {
+	for i := range n {
 		due = due.Add(time.Duration(rng.ExpFloat64() / rate * float64(time.Second)))
 		if !sleepUntil(ctx, due) {
 			break
 		}
-		g.Go(func() error {
-			now := time.Now()
-			raise(&c.late, int64(now.Sub(due)))
-			return c.add(ctx, c.rdb, n, now)
-		})
+		late = max(late, time.Since(due))
+		g.Go(func() error { return issue(i) })
 	}
-	return g.Wait()
+	return late, g.Wait()
+}
+
+// send adds all requests in an open loop.
+func (c *client) send(ctx context.Context, rate float64, seed uint64) error {
+	late, err := openLoop(ctx, c.size(), rate, seed, func(n int) error { return c.add(ctx, c.rdb, n, time.Now()) })
+	c.late = late
+	return err
+}
+
+// keepWaiting adds requests so that about so many are unanswered at a time, until ctx
+// ends or there are no more.
+func (c *client) keepWaiting(ctx context.Context, unanswered int) error {
+	for n := 0; n < c.size() && ctx.Err() == nil; {
+		room := unanswered - (n - int(c.answered.Load()))
+		if room <= unanswered/10 {
+			sleepUntil(ctx, time.Now().Add(2*time.Millisecond))
+			continue
+		}
+		until := min(n+min(room, 1000), c.size())
+		if err := c.addSome(n, until); err != nil {
+			return err
+		}
+		n = until
+	}
+	return nil
 }
 
 // adder is a client of Redis or a pipeline of it.
@@ -159,30 +180,30 @@ func (c *client) add(ctx context.Context, to adder, n int, now time.Time) error 
 }
 
 // addAll adds all requests as fast as it can.
-func (c *client) addAll(ctx context.Context) error {
+func (c *client) addAll() error {
 	const batch = 1000
 	for from := 0; from < c.size(); from += batch {
-		pipe, now := c.rdb.Pipeline(), time.Now()
-		for n := from; n < min(from+batch, c.size()); n++ {
-			if err := c.add(ctx, pipe, n, now); err != nil {
-				return err
-			}
-		}
-		if _, err := pipe.Exec(ctx); err != nil {
-			return fmt.Errorf("adding requests: %w", err)
+		if err := c.addSome(from, min(from+batch, c.size())); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// raise sets v to n if that is more.
-func raise(v *atomic.Int64, n int64) {
-	for {
-		old := v.Load()
-		if n <= old || v.CompareAndSwap(old, n) {
-			return
+// addSome adds requests in one go, which no context breaks off.
+func (c *client) addSome(from, until int) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	pipe, now := c.rdb.Pipeline(), time.Now()
+	for n := from; n < until; n++ {
+		if err := c.add(ctx, pipe, n, now); err != nil {
+			return err
 		}
 	}
+	if _, err := pipe.Exec(ctx); err != nil {
+		return fmt.Errorf("adding requests: %w", err)
+	}
+	return nil
 }
 
 // await waits until so many requests are answered, at most for patience.

@@ -315,7 +315,7 @@ func (s *soak) verdict() (text string, flat bool) {
 	c := s.client
 	fmt.Fprintf(&out, "%d requests in %v, %.0f a second; %d answered, %d of these with an error; sent at most %v late\n",
 		c.added.Load(), s.sent.Round(time.Second), float64(c.added.Load())/s.sent.Seconds(), c.answered.Load(), c.failed.Load(),
-		time.Duration(c.late.Load()).Round(time.Microsecond))
+		c.late.Round(time.Microsecond))
 	all := c.latencies(0, c.size())
 	fmt.Fprintf(&out, "from request to answer: p50 %v, p99 %v, max %v\n", quantile(all, 0.5).Round(time.Microsecond*100),
 		quantile(all, 0.99).Round(time.Microsecond*100), quantile(all, 1).Round(time.Microsecond*100))
