@@ -103,7 +103,6 @@ type Bridge struct {
 	vitals     vitals
 	stuckAfter time.Duration
 	tidyEvery  time.Duration
-	auditIdle  time.Duration
 }
 
 // New returns a bridge under a consumer name of its own. It does not talk to
@@ -131,7 +130,7 @@ func New(cfg Config, deps Deps) *Bridge {
 	for _, s := range []*sizes{&b.size, &b.fillSize, &b.claimSize} {
 		s.assumed = cfg.MaxRequestBytes // before anything was seen, all may be as large as allowed
 	}
-	b.stuckAfter, b.tidyEvery, b.auditIdle = stuckAfter, tidyEvery, auditIdle
+	b.stuckAfter, b.tidyEvery = stuckAfter, tidyEvery
 	return b
 }
 

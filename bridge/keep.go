@@ -146,7 +146,7 @@ const (
 // under the same ID, and none is lost. Any number of bridges may do this at a time.
 func (b *Bridge) carryAudit(ctx context.Context) error {
 	for {
-		entries, err := b.stream.CarryAudit(ctx, b.auditIdle, auditBatch)
+		entries, err := b.stream.CarryAudit(ctx, auditIdle, auditBatch)
 		if err != nil || len(entries) == 0 {
 			return err
 		}

@@ -300,3 +300,38 @@ func TestABadConfigurationEndsWithStatus2(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatLibrariesPrintIsNotInTheLog: net/http prints what an API sends after its
+// answer, and that may be about anybody.
+func TestWhatLibrariesPrintIsNotInTheLog(t *testing.T) {
+	t.Parallel()
+	const canary = "XYZZY-Jane-Doe"
+	closed := make(chan struct{}, 1)
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		conn, buf, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		const answer = `{"success":true,"data":{}}`
+		fmt.Fprintf(buf, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s%s", len(answer), answer, canary)
+		buf.Flush()
+		_, _ = conn.Read(make([]byte, 1)) // until the client has closed it, because of the rest
+		closed <- struct{}{}
+	}))
+	t.Cleanup(api.Close)
+	p := launch(t, environ(peertest.RealRedis(t).URL(), api.URL, "POLICY_FILE="+policyFile(t, named)))
+	if got := p.push(pushOf("r", "health")); got != http.StatusNoContent {
+		t.Errorf("push = %d, want 204", got)
+	}
+	select {
+	case <-closed:
+	case <-time.After(patience):
+		t.Fatal("the connection is still open; is the rest no longer noticed?")
+	}
+	p.kill()
+	if log := p.log.String(); strings.Contains(log, "XYZZY") || !strings.Contains(log, "answered") {
+		t.Errorf("the log holds what the API sent, or nothing:\n%s", log)
+	}
+}
