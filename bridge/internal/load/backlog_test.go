@@ -13,6 +13,7 @@ import (
 	"tebraproxy/bridge/internal/fleet"
 	"tebraproxy/pkg/peertest"
 	"tebraproxy/pkg/stream"
+	"tebraproxy/pkg/tebra"
 )
 
 // drain is how bridges took what was waiting.
@@ -24,6 +25,8 @@ type drain struct {
 	Rate  float64 `json:"rate"`
 	First float64 `json:"firstFifth"`
 	Last  float64 `json:"lastFifth"`
+	// Seconds is how long it took with the bridges' start, to which Cores belong.
+	Seconds float64 `json:"seconds"`
 	// Memory is the most that a bridge had, RedisBefore what Redis had with all waiting.
 	Memory      int64              `json:"bridgeBytes"`
 	RedisBefore int64              `json:"redisBytes"`
@@ -40,8 +43,11 @@ type backlogResult struct {
 
 type waiting struct {
 	Waiting int     `json:"waiting"`
-	Rate    float64 `json:"rate"` // answered a second
-	Memory  int64   `json:"bridgeBytes"`
+	Phase   string  `json:"phase"`
+	Seconds float64 `json:"seconds"`
+	flow
+	Memory int64 `json:"bridgeBytes"`
+	Redis  int64 `json:"redisBytes"`
 }
 
 // TestBacklog lets much wait, and measures how fast bridges alone publish it, and how
@@ -69,7 +75,7 @@ func TestBacklog(t *testing.T) {
 	}
 	for _, n := range []int{few, much} {
 		t.Run(fmt.Sprintf("answered while %d wait", n), func(t *testing.T) {
-			result.EndToEnd = append(result.EndToEnd, answeredWhile(t, n, few))
+			result.EndToEnd = append(result.EndToEnd, answeredWhile(t, n)...)
 		})
 	}
 	t.Log("\n" + result.table())
@@ -96,12 +102,12 @@ func publishAll(t *testing.T, bridges, n int) drain {
 	go func() { started <- start() }()
 	var at [6]time.Time // when each fifth was taken; the first, when any was
 	for fifths := 0; fifths < len(at); {
-		lag := unread(t, f)
-		for taken := n - lag; fifths < len(at) && taken > 0 && taken >= n/5*fifths; fifths++ {
+		taken := admitted(t, f)
+		for ; fifths < len(at) && taken > 0 && taken >= n/5*fifths; fifths++ {
 			at[fifths] = time.Now()
 		}
 		if time.Since(began) > 3*time.Minute {
-			t.Fatalf("after 3 minutes %d of %d entries wait", lag, n)
+			t.Fatalf("after 3 minutes %d of %d entries are taken", taken, n)
 		}
 		if started == nil {
 			d.Memory = max(d.Memory, memoryOf(t, f.Bridges))
@@ -121,9 +127,9 @@ func publishAll(t *testing.T, bridges, n int) drain {
 		}
 	}
 	d.Memory = max(d.Memory, memoryOf(t, f.Bridges))
-	d.Cores = m.stop()
+	d.Cores, d.Seconds = m.stop(), round(time.Since(began).Seconds())
 	for _, p := range f.Bridges {
-		d.Cores[p.Name()] = round(usageNow(t, p).CPU.Seconds() / time.Since(began).Seconds())
+		d.Cores[p.Name()] = round(usageNow(t, p).CPU.Seconds() / d.Seconds)
 	}
 	rate := func(from, until int) float64 {
 		return round(float64(n/5*(until-from)) / max(at[until].Sub(at[from]), 5*time.Millisecond).Seconds())
@@ -142,14 +148,14 @@ func unsubscribe(t *testing.T, f *fleet.Fleet) {
 	}
 }
 
-// unread returns how many entries no bridge has read.
-func unread(t *testing.T, f *fleet.Fleet) int {
+// admitted returns how many entries bridges have taken, where none is answered.
+func admitted(t *testing.T, f *fleet.Fleet) int {
 	t.Helper()
-	w, err := stream.New(f.Client, f.Keys).Waiting(t.Context())
+	n, err := f.Client.ZCard(t.Context(), f.Keys.Open(tebra.DefaultLane)).Result()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return int(w.Lag)
+	return int(n)
 }
 
 func usageNow(t *testing.T, p *peertest.Process) usage {
@@ -179,9 +185,10 @@ func redisMemory(t *testing.T, f *fleet.Fleet) int64 {
 	return int64(n)
 }
 
-// answeredWhile measures how fast the first few of n entries are answered, but for a
-// quarter of them, which warms up.
-func answeredWhile(t *testing.T, n, few int) waiting {
+// answeredWhile measures how fast requests are answered while n wait that were there
+// before: at first, while the bridge reads all of them and parks what has no room, so
+// that what comes after them in another lane is not held up; and then.
+func answeredWhile(t *testing.T, n int) []waiting {
 	t.Helper()
 	f := startBench(t, fleet.Config{Pump: true, Bridges: 1, Processors: 1, Recorders: 1})
 	start := stopBridges(t, f)
@@ -198,38 +205,55 @@ func answeredWhile(t *testing.T, n, few int) waiting {
 	if err := start(); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.await(t.Context(), few/4, time.Minute); err != nil {
-		t.Fatal(err)
+	measure := func(phase string, until func() bool) waiting {
+		m, began, before := startMeter(t, processes(t, f)), time.Now(), c.answered.Load()
+		for !until() {
+			if time.Since(began) > 3*time.Minute {
+				t.Fatalf("after 3 minutes %d requests are answered", c.answered.Load())
+			}
+			sleepUntil(t.Context(), time.Now().Add(20*time.Millisecond))
+		}
+		w := waiting{Waiting: n, Phase: phase, Seconds: round(time.Since(began).Seconds()), Memory: memoryOf(t, f.Bridges), Redis: redisMemory(t, f)}
+		w.Way, w.PubSub = wayOurs, "local"
+		w.Rate, w.Cores = float64(c.answered.Load()-before)/time.Since(began).Seconds(), m.stop()
+		return w
 	}
-	began, before := time.Now(), c.answered.Load()
-	if err := c.await(t.Context(), few, 2*time.Minute); err != nil {
-		t.Fatal(err)
-	}
-	w := waiting{Waiting: n, Rate: float64(c.answered.Load()-before) / time.Since(began).Seconds()}
-	w.Memory = memoryOf(t, f.Bridges)
+	st := stream.New(f.Client, f.Keys)
+	parking := measure("parking", func() bool {
+		w, err := st.Waiting(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return !w.Unread
+	})
+	upTo := min(int64(n), c.answered.Load()+enough)
+	then := measure("parked", func() bool { return c.answered.Load() >= upTo })
 	hush()
 	if err := heard(); err != nil {
 		t.Error(err)
 	}
-	return w
+	return []waiting{parking, then}
 }
+
+// enough answers show a rate.
+const enough = 20_000
 
 func (r backlogResult) table() string {
 	var out strings.Builder
-	out.WriteString(r.Machine + "\n\n| bridges | entries | entries/s | first fifth | last fifth | MiB of a bridge | MiB of Redis | bridges' cores | Redis's |\n|---|---|---|---|---|---|---|---|---|\n")
+	out.WriteString(r.Machine + "\n\n| bridges | entries | entries/s | first fifth | last fifth | MiB of a bridge | MiB of Redis | µs bridge | µs Redis | others, cores |\n|---|---|---|---|---|---|---|---|---|---|\n")
 	for _, d := range r.Drains {
-		var bridges float64
+		bridges, each := 0.0, 1e6*d.Seconds/float64(d.Waiting)
 		for name, v := range d.Cores {
 			if strings.HasPrefix(name, "bridge") {
 				bridges += v
 			}
 		}
-		fmt.Fprintf(&out, "| %d | %d | %.0f | %.0f | %.0f | %.0f | %.0f | %.2f | %.2f |\n", d.Bridges, d.Waiting, d.Rate,
-			d.First, d.Last, mib(d.Memory), mib(d.RedisBefore), bridges, d.Cores["redis"])
+		fmt.Fprintf(&out, "| %d | %d | %.0f | %.0f | %.0f | %.0f | %.0f | %.1f | %.1f | %.2f |\n", d.Bridges, d.Waiting, d.Rate,
+			d.First, d.Last, mib(d.Memory), mib(d.RedisBefore), each*bridges, each*d.Cores["redis"], d.Cores["others"])
 	}
-	out.WriteString("\n| entries waiting | answered/s | MiB of a bridge |\n|---|---|---|\n")
+	out.WriteString("\n| entries waiting | phase | seconds | MiB of a bridge | MiB of Redis | answered/s | " + flowColumns + "\n|---|---|---|---|---|---|---|---|---|---|---|---|---|\n")
 	for _, w := range r.EndToEnd {
-		fmt.Fprintf(&out, "| %d | %.0f | %.0f |\n", w.Waiting, w.Rate, mib(w.Memory))
+		fmt.Fprintf(&out, "| %d | %s | %.1f | %.0f | %.0f | %.0f | %s |\n", w.Waiting, w.Phase, w.Seconds, mib(w.Memory), mib(w.Redis), w.Rate, w.cells())
 	}
 	return out.String()
 }

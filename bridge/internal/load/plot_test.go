@@ -1,6 +1,7 @@
 package load
 
 import (
+	"encoding/csv"
 	"encoding/json"
 	"fmt"
 	"html"
@@ -175,7 +176,7 @@ func latencyChart(r latencyResult) chart {
 		}
 		l := line{class: class}
 		for i, q := range r.Quantiles {
-			if q < 1 {
+			if (1-q)*float64(d.Requests) >= 1 { // else it is the longest
 				l.points = append(l.points, [2]float64{rank(q), d.MS[i]})
 			}
 		}
@@ -185,11 +186,75 @@ func latencyChart(r latencyResult) chart {
 	return c
 }
 
+// soakChart shows what a soak's processes and Redis held over time.
+func soakChart(rows [][]string) (chart, error) {
+	table, err := numbers(rows)
+	if err != nil {
+		return chart{}, err
+	}
+	minutes := table["seconds"][len(table["seconds"])-1] / 60
+	x := axis{label: "minutes"}
+	x.ticks, x.hi = evenly(minutes)
+	c := chart{title: "A soak at a steady rate: what is held", legend: []string{"Redis", "bridges", "functions"}}
+	groups := []struct {
+		title, label, suffix string
+		unit                 float64
+	}{{"memory", "MiB", "_RSS_bytes", 1 << 20}, {"files and connections", "open", "_files", 1}, {"goroutines", "running", "_goroutines", 1}}
+	for _, g := range groups {
+		p := panel{title: g.title, x: x, y: axis{label: g.label}}
+		most := 0.0
+		for _, name := range rows[0] {
+			if !strings.HasSuffix(name, g.suffix) {
+				continue
+			}
+			l := line{class: classOf(name)}
+			for i, v := range table[name] {
+				most = max(most, v/g.unit)
+				l.points = append(l.points, [2]float64{table["seconds"][i] / 60, v / g.unit})
+			}
+			p.lines = append(p.lines, l)
+		}
+		p.y.ticks, p.y.hi = evenly(most * 1.1)
+		c.panels = append(c.panels, p)
+	}
+	return c, nil
+}
+
+// classOf is the class of a process's lines in [soakChart].
+func classOf(column string) int {
+	switch {
+	case strings.HasPrefix(column, "redis"):
+		return 0
+	case strings.Contains(column, "bridge"):
+		return 1
+	default:
+		return 2
+	}
+}
+
+// numbers returns columns by their names.
+func numbers(rows [][]string) (map[string][]float64, error) {
+	table := map[string][]float64{}
+	if len(rows) < 2 {
+		return nil, fmt.Errorf("%d rows: want a header and samples", len(rows))
+	}
+	for _, row := range rows[1:] {
+		for i, text := range row {
+			v, err := strconv.ParseFloat(text, 64)
+			if err != nil {
+				return nil, err
+			}
+			table[rows[0][i]] = append(table[rows[0][i]], v)
+		}
+	}
+	return table, nil
+}
+
 // TestPlotsShowTheResultsBesideThem draws the plots from the results; with
 // -load.update it writes them.
 func TestPlotsShowTheResultsBesideThem(t *testing.T) {
 	t.Parallel()
-	for name, draw := range map[string]func(t *testing.T) chart{"latency.svg": readLatency} {
+	for name, draw := range map[string]func(t *testing.T) chart{"latency.svg": readLatency, "soak.svg": readSoak} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			got, path := draw(t).svg(), filepath.Join(benchmarks, name)
@@ -220,6 +285,24 @@ func readLatency(t *testing.T) chart {
 		t.Fatal(err)
 	}
 	return latencyChart(r)
+}
+
+func readSoak(t *testing.T) chart {
+	t.Helper()
+	file, err := os.Open(filepath.Join(benchmarks, "soak.csv"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	rows, err := csv.NewReader(file).ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := soakChart(rows)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
 }
 
 func TestTicksAreFewAndRound(t *testing.T) {

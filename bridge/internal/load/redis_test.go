@@ -52,9 +52,6 @@ const settled = 5 * time.Second
 
 // add takes the n-th request, which was just answered.
 func (s *shortener) add(n int) {
-	if !recorded(n) {
-		return
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.due = append(s.due, record{n, time.Now().Add(settled)})

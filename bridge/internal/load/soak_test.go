@@ -74,10 +74,6 @@ func soakID(n int) string {
 	return "soak-" + strconv.Itoa(n)
 }
 
-// recorded reports whether the n-th entry leaves a record in the ledger: one that
-// is malformed is not admitted.
-func recorded(n int) bool { return n%100 != 98 }
-
 // soakFields is the n-th request: of a hundred, 60 have no rate, 37 are in lanes that
 // have one, 12 of these change something, one of all is a repetition, one malformed
 // and one not allowed.

@@ -16,13 +16,16 @@ type unit struct {
 	name  string
 	part  float64 // of what it was
 	slack float64 // and so much more
+	// floor is the quantile that tells growth: the median, or where bursts open what
+	// lies idle afterwards, the low that a leak would raise.
+	floor float64
 	show  func(float64) string
 }
 
 var (
-	bytesUnit   = &unit{"bytes", 0.10, 4 << 20, func(v float64) string { return fmt.Sprintf("%.1f MiB", v/(1<<20)) }}
-	countUnit   = &unit{"count", 0.05, 5, func(v float64) string { return fmt.Sprintf("%.0f", v) }}
-	entriesUnit = &unit{"entries", 0.05, 500, func(v float64) string { return fmt.Sprintf("%.0f", v) }}
+	bytesUnit   = &unit{"bytes", 0.10, 4 << 20, 0.5, func(v float64) string { return fmt.Sprintf("%.1f MiB", v/(1<<20)) }}
+	countUnit   = &unit{"count", 0.05, 5, 0.1, func(v float64) string { return fmt.Sprintf("%.0f", v) }}
+	entriesUnit = &unit{"entries", 0.05, 500, 0.5, func(v float64) string { return fmt.Sprintf("%.0f", v) }}
 )
 
 // measured is one measure in a sample.
@@ -72,8 +75,9 @@ func (tr *trace) csv() string {
 	return out.String() + "\n"
 }
 
-// judge compares the first third of what comes after a time with the last. It goes
-// by the medians: streams grow for a minute and are trimmed, and memory is collected.
+// judge compares the first third of what comes after a time with the last. It goes by
+// medians, as streams grow for a minute and are trimmed, and memory is collected;
+// and for connections, and what serves them, by what is open when little is.
 func (tr *trace) judge(after time.Duration) (table string, flat bool) {
 	from, _ := slices.BinarySearch(tr.at, after)
 	plateau := tr.rows[from:]
@@ -86,12 +90,13 @@ func (tr *trace) judge(after time.Duration) (table string, flat bool) {
 	flat = true
 	for i, c := range tr.columns {
 		first, last := column(plateau[:third], i), column(plateau[len(plateau)-third:], i)
-		growth, allowed := middle(last)-middle(first), middle(first)*c.unit.part+c.unit.slack
+		was, is := low(first, c.unit.floor), low(last, c.unit.floor)
+		growth, allowed := is-was, was*c.unit.part+c.unit.slack
 		word := "flat"
 		if growth > allowed {
 			word, flat = "GROWS", false
 		}
-		fmt.Fprintf(&out, "| %s | %s | %s | %s | %s | %s | %s |\n", c.name, c.unit.show(middle(first)), c.unit.show(middle(last)),
+		fmt.Fprintf(&out, "| %s | %s | %s | %s | %s | %s | %s |\n", c.name, c.unit.show(was), c.unit.show(is),
 			c.unit.show(slices.Max(column(plateau, i))), c.unit.show(growth), c.unit.show(allowed), word)
 	}
 	return out.String(), flat
@@ -105,8 +110,10 @@ func column(rows [][]float64, i int) []float64 {
 	return values
 }
 
-// middle is the median.
-func middle[T cmp.Ordered](values []T) T { return quantile(slices.Sorted(slices.Values(values)), 0.5) }
+// low is a quantile of values in any order.
+func low[T cmp.Ordered](values []T, q float64) T {
+	return quantile(slices.Sorted(slices.Values(values)), q)
+}
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
@@ -123,6 +130,7 @@ func TestWhatGrowsIsTold(t *testing.T) {
 		"before the plateau":  {bytesUnit, func(i int) float64 { return float64(min(i, 36)) * mib }, true},
 		"memory by a leak":    {bytesUnit, func(i int) float64 { return 30*mib + float64(i)*mib/10 }, false},
 		"files, one a minute": {countUnit, func(i int) float64 { return 20 + float64(i/6) }, false},
+		"a burst at the end":  {countUnit, func(i int) float64 { return 20 + float64(i/250*(i%6)*20) }, true},
 		"one outlier":         {bytesUnit, func(i int) float64 { return 30*mib + float64(i/359)*100*mib }, true},
 		"what shrinks":        {bytesUnit, func(i int) float64 { return float64(400-i) * mib }, true},
 	} {
