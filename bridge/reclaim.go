@@ -43,15 +43,20 @@ func (b *Bridge) reclaimBatch(ctx, hard context.Context, p *pulse, cursor string
 	}
 	defer b.finish(bt)
 	bt.pulse = p
-	b.admitMu.Lock()
-	err = b.admitCarefully(ctx, bt)
-	b.admitMu.Unlock()
-	if err != nil {
+	if err := b.admitClaimed(ctx, bt); err != nil {
 		bt.unfinished = true
 		return "", err
 	}
 	b.send(ctx, hard, bt)
 	return next, nil
+}
+
+// admitClaimed admits in turn with the workers. Its turn ends even if it panics: the
+// bridge waits for them before it stops.
+func (b *Bridge) admitClaimed(ctx context.Context, bt *batch) error {
+	b.admitMu.Lock()
+	defer b.admitMu.Unlock()
+	return b.admitCarefully(ctx, bt)
 }
 
 // takeIdle takes a batch of what was idle into the hand, nil if there is nothing
