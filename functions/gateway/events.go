@@ -294,7 +294,7 @@ func (s *eventStream) check(ctx context.Context) error {
 // deadline, and a large answer takes a slow client longer.
 func (s *eventStream) send(data []byte) error {
 	for part := range slices.Chunk(data, writePart) {
-		if err := s.rc.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		if err := s.allow(); err != nil {
 			return err
 		}
 		if _, err := s.w.Write(part); err != nil {
@@ -305,4 +305,19 @@ func (s *eventStream) send(data []byte) error {
 	return nil
 }
 
-func (s *eventStream) flush() error { return s.rc.Flush() }
+// flush has its own time, too: between what was written last and this Redis may have
+// taken long for a page of what the client missed, which is not the client's fault.
+func (s *eventStream) flush() error {
+	if err := s.allow(); err != nil {
+		return err
+	}
+	return s.rc.Flush()
+}
+
+// allow gives the client writeTimeout for what is written next.
+func (s *eventStream) allow() error {
+	if err := s.rc.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
+	return nil
+}

@@ -337,6 +337,29 @@ func (w *slowWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+func (w *slowWriter) FlushError() error {
+	if time.Now().After(w.deadline) {
+		return os.ErrDeadlineExceeded
+	}
+	return nil
+}
+
+// TestAClientIsGivenItsTimeAlsoWhenRedisTookLong for a page of what it missed.
+func TestAClientIsGivenItsTimeAlsoWhenRedisTookLong(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := &slowWriter{rate: 1 << 20}
+		s := &eventStream{w: w, rc: http.NewResponseController(w)}
+		if err := s.write(&event{id: tebra.EntryID{Millis: 1}, data: []byte("data: 1\n\n")}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * writeTimeout) // for the next page, of a clock that costs nothing
+		if err := s.flush(); err != nil {
+			t.Errorf("flush() = %v, want nil: the client was not slow", err)
+		}
+	})
+}
+
 // TestALargeAnswerGetsThroughToASlowClient, which it would otherwise keep from
 // everything behind it for ever, but not to one that hardly takes anything.
 func TestALargeAnswerGetsThroughToASlowClient(t *testing.T) {
