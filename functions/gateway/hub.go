@@ -368,7 +368,8 @@ func (h *hub) read(ctx context.Context) error {
 
 // behind returns the next events that are there already, in the order in which they
 // were written, as far as their IDs tell: of two in one millisecond the status comes
-// first.
+// first. Where there are more than one read takes, an answer may come before a status
+// that was written earlier.
 func (h *hub) behind(ctx context.Context) ([]*event, error) {
 	ctx, cancel := context.WithTimeout(ctx, pageTimeout)
 	defer cancel()

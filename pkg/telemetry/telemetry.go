@@ -180,7 +180,7 @@ func (t *Telemetry) MetricsHandler() http.Handler {
 // shutdownTimeout bounds sending what is left, within Cloud Run's 10 s.
 const shutdownTimeout = time.Second
 
-// Shutdown sends what is left, for 3 s at most, and stops. It needs no context that
+// Shutdown sends what is left, for a second at most, and stops. It needs no context that
 // is still alive.
 func (t *Telemetry) Shutdown(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)

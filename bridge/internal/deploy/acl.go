@@ -42,10 +42,11 @@ func RedisACL(user, prefix string) string {
 var applicationCommands = []string{"ping", "xadd", "xlen", "xrange", "xrevrange", "xread"}
 
 // ApplicationACL returns the line of a Redis ACL file (Redis 7 or newer) for an
-// application: it may put requests on the stream, read answers and statuses, and
-// nothing else. It can't forge an answer, read another's request, or touch the
-// ledger. Who asks is what the application says. As in [RedisACL], the user can't
-// log in before it has a password.
+// application: it may put requests on the stream, and read answers and statuses. It
+// can't forge an answer, read another's request, or touch the ledger. Who asks is what
+// the application says. XADD with MAXLEN also trims the stream, which no ACL tells
+// apart from XADD without. As in [RedisACL], the user can't log in before it has a
+// password.
 func ApplicationACL(user, prefix string) string {
 	return "user " + user + " on resetpass sanitize-payload resetkeys %W~" + prefix + ":requests %R~" + prefix + ":responses %R~" + prefix +
 		":status resetchannels -@all +" + strings.Join(applicationCommands, " +")

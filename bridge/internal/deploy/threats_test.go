@@ -110,6 +110,7 @@ func TestAnApplicationCanOnlyAskAndListen(t *testing.T) {
 	t.Cleanup(func() { rdb.Close() })
 	for _, args := range [][]any{
 		{"PING"}, {"XADD", "tebra:requests", "*", "action", "health", "userId", "u"},
+		{"XADD", "tebra:requests", "MAXLEN", "1000000", "*", "action", "health", "userId", "u"}, // README.md says so
 		{"XRANGE", "tebra:responses", "-", "+"}, {"XREVRANGE", "tebra:status", "+", "-"}, {"XLEN", "tebra:responses"},
 	} {
 		if err := rdb.Do(t.Context(), args...).Err(); err != nil {

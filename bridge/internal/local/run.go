@@ -185,7 +185,8 @@ func readStatus(values map[string]any) (tebra.StatusUpdate, bool) {
 	return s, err == nil
 }
 
-// started is what was started, for programs, without secrets.
+// started is what was started, for programs: the secrets of this run, which a page
+// needs, but no password of a real part.
 func started(p *Pipeline) any {
 	i := p.Info
 	return struct {
