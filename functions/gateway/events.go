@@ -60,9 +60,8 @@ func (g *Gateway) events(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), g.lasting(who))
 	defer cancel()
 	ended := g.seen.Streaming()
-	err = s.run(ctx, at, lost)
-	ended(g.whyEnded(ctx, err))
-	if err != nil {
+	defer func() { ended(g.whyEnded(ctx, err)) }() // also if it panics, or it would count as open for ever
+	if err = s.run(ctx, at, lost); err != nil {
 		g.log.Debug("an event stream ended", "error", err)
 	}
 }
