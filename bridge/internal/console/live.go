@@ -171,7 +171,12 @@ func (l *live) take(changed []inspect.Request) {
 // keep remembers a request as it is now, and forgets the oldest of too many.
 func (l *live) keep(r inspect.Request) {
 	k := requestKey{r.UserID, r.RequestID}
-	if _, known := l.requests[k]; !known {
+	known, ok := l.requests[k]
+	if ok && !known.Arrived.Equal(r.Arrived) { // it came again: it goes to the end
+		l.order = slices.DeleteFunc(l.order, func(other requestKey) bool { return other == k })
+		ok = false
+	}
+	if !ok {
 		l.order = append(l.order, k)
 	}
 	l.requests[k] = r

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -45,6 +46,21 @@ func TestASlowPageLosesItsStream(t *testing.T) {
 	l.leave(quick)
 	if len(l.pages) != 0 {
 		t.Errorf("%d pages are remembered after all left, want none", len(l.pages))
+	}
+}
+
+// TestARequestThatComesAgainIsTheNewest: a replay is at the table's top, once.
+func TestARequestThatComesAgainIsTheNewest(t *testing.T) {
+	t.Parallel()
+	l := newTestLive()
+	replayed := answeredIn(0, tebra.Failed, time.Second)
+	l.take([]inspect.Request{replayed, answeredIn(1, tebra.Success, time.Second)})
+	replayed.Arrived = replayed.Arrived.Add(time.Minute)
+	for range 2 { // a change of it moves nothing
+		l.take([]inspect.Request{replayed})
+	}
+	if want := []requestKey{{"u", "1"}, {"u", "0"}}; !slices.Equal(l.order, want) {
+		t.Errorf("requests are in the order %v, want %v", l.order, want)
 	}
 }
 

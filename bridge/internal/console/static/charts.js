@@ -14,6 +14,9 @@ const quarter = 15 * 60;
 const milliseconds = (v) => v == null ? '–' : v < 1000 ? Math.round(v) + ' ms' : +(v / 1000).toFixed(1) + ' s';
 const rate = (v) => v == null ? '–' : +v.toFixed(2) + '/s';
 
+// The samples without neighbours, through which no line goes.
+const alone = (u, series) => u.data[series].flatMap((v, n, all) => v != null && all[n - 1] == null && all[n + 1] == null ? [n] : []);
+
 class Chart {
   constructor(place, series, format, least) {
     Object.assign(this, { place, series, format, least, data: [[], ...series.map(() => [])] });
@@ -31,7 +34,7 @@ class Chart {
       ...this.size(),
       scales: { x: { range: () => { const now = Date.now() / 1000; return [now - quarter, now]; } }, y: { range: (_, __, most) => [0, Math.max(most, this.least) * 1.1] } },
       axes: [{ ...axis, values: [[60, '{HH}:{mm}', null, null, null, null, null, null, 1]] }, { ...axis, size: 64, values: (_, all) => all.map(this.format) }],
-      series: [{}, ...this.series.map(({ label, name }) => ({ label, stroke: colour(name), width: 2, points: { size: 4 }, spanGaps: false, value: (_, v) => this.format(v) }))],
+      series: [{}, ...this.series.map(({ label, name }) => ({ label, stroke: colour(name), width: 2, points: { size: 5, filter: alone }, spanGaps: false, value: (_, v) => this.format(v) }))],
     }, this.data, this.place);
   }
 

@@ -45,6 +45,7 @@ const keyOf = (r) => JSON.stringify([r.userId, r.requestId]);
 const keep = (all) => {
   for (const r of all ?? []) {
     const known = requests.get(keyOf(r));
+    if (known && known.arrived !== r.arrived) requests.delete(keyOf(r)); // it came again: it goes to the end
     requests.set(keyOf(r), { ...r, path: pathOf(known, r) });
   }
   for (const k of requests.keys()) {
@@ -330,6 +331,7 @@ const begin = async () => {
   document.title = `${about.prefix} – Tebra console`;
   actions = about.actions;
   $('action').replaceChildren(...actions.map((a) => el('option', { value: a.name }, a.name)));
+  $('action').value = (actions.find((a) => !a.write) ?? actions[0]).name;
   $('user').value = about.user;
   chooseAction();
   $('look').disabled = !about.letters;
