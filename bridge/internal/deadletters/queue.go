@@ -145,7 +145,7 @@ func notFound(id string, more bool) error {
 	if more {
 		return fmt.Errorf("%w with ID %s among those that could be held at a time; drop or replay some first", ErrNotFound, id)
 	}
-	return fmt.Errorf("%w with ID %s: it was acknowledged, or somebody else holds it at the moment", ErrNotFound, id)
+	return fmt.Errorf("%w with ID %s: it was acknowledged, or somebody else holds it at the moment, or this is the request's ID and not the letter's", ErrNotFound, id)
 }
 
 // hold begins to hold letters for one act.
