@@ -18,13 +18,14 @@ output "console" {
 
 output "commands" {
   description = "What to type next."
+  # Without double quotes where it can be: terraform shows them with backslashes, which would be copied.
   value = {
     bridge_logs = join(" ", [
-      "gcloud logging read 'resource.labels.${var.bridge_mode == "pool" ? "worker_pool_name" : "job_name"}=\"${var.name}-bridge\"'",
+      "gcloud logging read 'resource.labels.${var.bridge_mode == "pool" ? "worker_pool_name" : "job_name"}=${var.name}-bridge'",
       "--project=${var.project_id} --limit=50 --freshness=1h --format='value(timestamp, severity, jsonPayload.message)'",
     ])
     audit_log = join(" ", [
-      "gcloud logging read 'labels.log=\"audit\"' --project=${var.project_id} --limit=50",
+      "gcloud logging read 'labels.log=audit' --project=${var.project_id} --limit=50",
       "--bucket=${google_logging_project_bucket_config.audit.bucket_id} --location=${var.region} --view=_AllLogs",
     ])
     dead_letters = join(" ", [
