@@ -198,7 +198,7 @@ func TestTheTraceBeginsAtTheGateway(t *testing.T) {
 			}
 			attributes := map[string]string{}
 			for _, a := range span.Attributes {
-				attributes[string(a.Key)] = a.Value.Emit()
+				attributes[string(a.Key)] = a.Value.String()
 			}
 			for key, want := range map[string]string{
 				"http.route": "/v1/requests", "http.request.method": "POST", "http.response.status_code": "202",
