@@ -366,7 +366,7 @@ func TestTheConsoleByClicks(t *testing.T) {
 		s.send(action, map[string]any{})
 	}
 	browser.Eval[bool](p, patience, `(document.getElementById('action').value = 'getPatient', document.getElementById('action').dispatchEvent(new Event('change')), document.querySelector('[name=patientId]').value = 'Mrs Health', true)`)
-	p.Do(patience, chromedp.Click(`#submit`))
+	p.Click(patience, `#submit`)
 	p.Until(patience, `document.getElementById('sent').textContent === 'getPatient: success'`)
 	p.Until(patience, `[...document.querySelectorAll('#requests tbody tr')].some((r) => r.textContent.includes('getPatient') && r.querySelector('.now.success'))`)
 	p.Until(patience, `document.querySelectorAll('#requests .now.success').length >= 4`)
@@ -377,35 +377,64 @@ func TestTheConsoleByClicks(t *testing.T) {
 	p.Until(patience, `document.querySelectorAll('#numbers div').length === 6 && document.querySelectorAll('#bridges tbody tr').length === 1`)
 	p.Until(patience, `document.querySelectorAll('#charts canvas').length === 2`)
 	p.Until(patience, `document.querySelector('#rates .u-legend').textContent.includes('/s')`)
-	p.Do(patience, chromedp.Click(`#requests tbody tr:first-child button`))
-	p.Until(patience, `document.querySelectorAll('#detail-body tbody tr').length >= 3`)
+	p.Click(patience, `#requests tbody tr:first-child button`)
+	p.Until(patience, `document.querySelectorAll('#detail-steps tbody tr').length >= 3`)
 	if browser.Eval[bool](p, patience, `document.body.textContent.includes('Mrs Health')`) {
 		t.Error("contents show before they were asked for")
 	}
-	p.Do(patience, chromedp.Click(`#payloads`))
+	p.Click(patience, `#payloads`)
 	p.Until(patience, `document.querySelector('#contents pre')`)
 	s.picture(p, "detail-light")
-	p.Do(patience, chromedp.Click(`#close`))
+	p.Click(patience, `#close`)
 	s.deadLetter()
 	s.letters()
-	p.Do(patience, chromedp.Click(`#look`))
+	p.Click(patience, `#look`)
 	p.Until(patience, `document.querySelectorAll('#letters tbody tr').length === 1`)
-	p.Do(patience, chromedp.Click(`#letters tbody input`), chromedp.Click(`#replay`))
+	p.Click(patience, `#letters tbody input`)
+	p.Click(patience, `#replay`)
 	p.Until(patience, `document.getElementById('confirm').open`)
 	s.picture(p, "confirm-light")
-	p.Do(patience, chromedp.Click(`#confirm-yes`))
+	p.Click(patience, `#confirm-yes`)
 	p.Until(patience, `document.getElementById('acted').textContent.startsWith('1 replayed')`)
 	s.answered(6)
 	s.letters()
-	p.Do(patience, chromedp.Click(`#look`))
+	p.Click(patience, `#look`)
 	p.Until(patience, `document.querySelectorAll('#letters tbody tr').length === 1`)
 	s.pictures(p)
-	p.Do(patience, chromedp.Click(`#all`), chromedp.Click(`#drop`))
+	p.Click(patience, `#all`)
+	p.Click(patience, `#drop`)
 	p.Until(patience, `document.getElementById('confirm').open`)
-	p.Do(patience, chromedp.Click(`#confirm-yes`))
+	p.Click(patience, `#confirm-yes`)
 	p.Until(patience, `document.getElementById('acted').textContent.startsWith('1 dropped')`)
 	if got := browser.Eval[string](p, patience, complaints); got != "" {
 		t.Errorf("the browser complained: %s", got)
+	}
+}
+
+// TestWhatComesLateMovesNoButton that somebody is about to press: the steps of a
+// request come after it was opened.
+func TestWhatComesLateMovesNoButton(t *testing.T) {
+	s := newSite(t)
+	p := s.look()
+	s.send("health", map[string]any{})
+	p.Until(patience, `document.querySelector('#requests .now.success')`)
+	browser.Eval[bool](p, patience, `(() => {
+		const real = window.fetch;
+		window.fetch = async (path, options) => {
+			const response = await real(path, options);
+			if (path === '/api/trace') await new Promise((go) => { window.release = go; });
+			return response;
+		};
+		return true;
+	})()`)
+	p.Click(patience, `#requests tbody tr button`)
+	p.Until(patience, `document.getElementById('detail').open && window.release`)
+	const places = `['payloads', 'close'].map((id) => { const r = document.getElementById(id).getBoundingClientRect(); return [r.x, r.y].join(' '); }).join(', ')`
+	want := browser.Eval[string](p, patience, places)
+	browser.Eval[bool](p, patience, `(release(), true)`)
+	p.Until(patience, `document.querySelectorAll('#detail-steps tbody tr').length >= 3`)
+	if got := browser.Eval[string](p, patience, places); got != want {
+		t.Errorf("the buttons moved from %s to %s", want, got)
 	}
 }
 
@@ -434,9 +463,9 @@ func TestContentsShowUnderTheirOwnRequestOnly(t *testing.T) {
 		return true;
 	})()`)
 	open("getPatient")
-	p.Do(patience, chromedp.Click(`#payloads`))
+	p.Click(patience, `#payloads`)
 	p.Until(patience, `window.release`)
-	p.Do(patience, chromedp.Click(`#close`))
+	p.Click(patience, `#close`)
 	open("health")
 	browser.Eval[bool](p, patience, `(release(), true)`)
 	p.Until(patience, `released && !document.getElementById('payloads').ariaBusy`)
@@ -474,10 +503,10 @@ func (s *site) pictures(p *browser.Page) {
 	p.Prefer("light")
 	browser.Eval[bool](p, patience, `(scrollTo(0, 1200), new Promise((d) => setTimeout(() => d(true), 500)))`)
 	s.picture(p, "narrow-light")
-	p.Do(patience, chromedp.Click(`#requests tbody tr:first-child button`))
+	p.Click(patience, `#requests tbody tr:first-child button`)
 	p.Until(patience, `document.getElementById('detail').open`)
 	s.picture(p, "narrow-detail")
-	p.Do(patience, chromedp.Click(`#close`))
+	p.Click(patience, `#close`)
 	p.Do(patience, chromedp.EmulateViewport(1280, 900))
 }
 
@@ -512,7 +541,7 @@ func TestTheConsoleByKeyboard(t *testing.T) {
 	p.Do(patience, press(kb.Tab), press(kb.Tab))
 	p.Until(patience, `document.activeElement?.dataset.key?.includes('local-user')`)
 	p.Do(patience, press(kb.Enter))
-	p.Until(patience, `document.getElementById('detail').open && document.querySelectorAll('#detail-body tbody tr').length >= 3`)
+	p.Until(patience, `document.getElementById('detail').open && document.querySelectorAll('#detail-steps tbody tr').length >= 3`)
 	s.picture(p, "detail-dark")
 	p.Do(patience, press(kb.Escape))
 	p.Until(patience, `!document.getElementById('detail').open && document.activeElement?.dataset.key?.includes('local-user')`)

@@ -88,9 +88,26 @@ func Try[T any](p *Page, limit time.Duration, expression string) (T, error) {
 func (p *Page) Until(limit time.Duration, expression string) {
 	p.t.Helper()
 	peertest.Eventually(p.t, limit, fmt.Sprintf("the page to say %s", expression), func() bool {
-		ok, err := Try[bool](p, limit, "!!("+expression+")")
+		ok, err := Try[bool](p, limit, "Promise.resolve("+expression+").then(Boolean)")
 		return err == nil && ok
 	})
+}
+
+// Click presses the mouse on the element that a selector names, once that lies still
+// and nothing covers it: what a click hits is decided by where it goes.
+func (p *Page) Click(limit time.Duration, selector string) {
+	p.t.Helper()
+	p.Until(limit, fmt.Sprintf(`new Promise((tell) => {
+		const box = () => {
+			const e = document.querySelector(%q);
+			e?.scrollIntoView({ block: 'nearest', behavior: 'instant' });
+			const r = e?.getBoundingClientRect();
+			return r && e.contains(document.elementFromPoint(r.x + r.width / 2, r.y + r.height / 2)) ? [r.x, r.y, r.width, r.height].join() : '';
+		};
+		const first = box();
+		requestAnimationFrame(() => requestAnimationFrame(() => tell(first && box() === first)));
+	})`, selector))
+	p.Do(limit, chromedp.Click(selector))
 }
 
 // Screenshot returns what the page looks like, as PNG.

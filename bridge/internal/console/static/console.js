@@ -117,9 +117,11 @@ const drawStanding = (s) => {
 
 let reveal; // what the button that shows contents does; undefined while nothing is open
 
-const openDetail = (title, body, show) => {
+// What comes late goes below the buttons, which stay where somebody is about to press them.
+const openDetail = (title, about, steps, show) => {
   $('detail-title').textContent = title;
-  $('detail-body').replaceChildren(...body);
+  $('detail-facts').replaceChildren(facts(about));
+  $('detail-steps').replaceChildren(...steps);
   $('contents').replaceChildren();
   reveal = show;
   if (!$('detail').open) $('detail').showModal();
@@ -132,7 +134,7 @@ const showRequest = async (r) => {
   const query = { id: r.requestId, userId: r.userId };
   const steps = el('table', {}, el('thead', {}, el('tr', {}, ...['At', 'What', 'Then', 'Why'].map((h) => el('th', { scope: 'col' }, h)))), el('tbody'));
   const state = el('p', { className: 'note' }, 'Looking…');
-  openDetail(r.action, [facts([['Request', r.requestId], ['Correlation', r.correlationId !== r.requestId && r.correlationId], ['User', r.userId], ['Replay of', r.replayOf]]), state, steps], async () => {
+  openDetail(r.action, [['Request', r.requestId], ['Correlation', r.correlationId !== r.requestId && r.correlationId], ['User', r.userId], ['Replay of', r.replayOf]], [state, steps], async () => {
     const { steps } = await call('/api/trace', { ...query, payloads: true });
     const all = steps.flatMap((s) => [...content('Params', s.params), ...content('Data', s.data), ...content('Error', s.error)]);
     return all.length ? all : [el('p', { className: 'note' }, 'It holds nothing any more.')];
@@ -188,7 +190,7 @@ const look = async () => {
 
 const showLetter = async (l) => {
   const { forecast } = await call('/api/letters/show', { id: l.id, payloads: false });
-  openDetail('Dead letter ' + l.id, [facts([['Reason', `${l.reason}: ${l.meaning}`], ['Problem', l.problem], ['Action', l.action], ['User', l.userId], ['Request', l.requestId], ['Published', new Date(l.publishedAt).toLocaleString()], ['A replay', words[forecast.outcome] + (forecast.why ? ': ' + forecast.why : '')]])], async () => {
+  openDetail('Dead letter ' + l.id, [['Reason', `${l.reason}: ${l.meaning}`], ['Problem', l.problem], ['Action', l.action], ['User', l.userId], ['Request', l.requestId], ['Published', new Date(l.publishedAt).toLocaleString()], ['A replay', words[forecast.outcome] + (forecast.why ? ': ' + forecast.why : '')]], [], async () => {
     const { payload: p } = await call('/api/letters/show', { id: l.id, payloads: true });
     return [...content('Params', p.params), ...content('Metadata', p.metadata), ...content('Fields', p.fields), ...content('Data', p.data)];
   });
