@@ -42,6 +42,7 @@ type item struct {
 
 	sending *telemetry.Sending // of the last try at publishing it
 
+	spoiled   bool  // made the bridge panic
 	refused   bool  // by Pub/Sub, at least once
 	refusedAt int64 // after how many messages that it took
 }
@@ -56,6 +57,7 @@ type reject struct {
 	letter  letter
 	answer  *tebra.Response // ID and error; nil when nobody can be told
 
+	bare     bool               // its letter gets no span
 	lettered bool               // its letter is out
 	sending  *telemetry.Sending // of the last try at publishing it
 }
@@ -76,15 +78,24 @@ func (b *Bridge) newBatch(entries []stream.Entry) *batch {
 			bt.rejects = append(bt.rejects, trimmed(e.ID))
 			continue
 		}
-		req, err := tebra.DecodeEntry(e.Fields, b.cfg.MaxRequestBytes)
-		if err != nil {
-			bt.rejects = append(bt.rejects, b.newReject(e, req, err, now))
-			continue
+		if b.decode(bt, e, now) {
+			bt.rejects = append(bt.rejects, b.newSpoiled(e, now))
 		}
-		bt.items = append(bt.items, b.newItem(e.ID, req, now))
 	}
 	b.hand.hold(bt)
 	return bt
+}
+
+// decode puts an entry among the batch's items or rejects, unless it is spoiled.
+func (b *Bridge) decode(bt *batch, e stream.Entry, now time.Time) (spoiled bool) {
+	defer b.spare(e.ID, &spoiled)
+	req, err := b.codec.decode(e.Fields, b.cfg.MaxRequestBytes)
+	if err != nil {
+		bt.rejects = append(bt.rejects, b.newReject(e, req, err, now))
+		return false
+	}
+	bt.items = append(bt.items, b.newItem(e.ID, req, now))
+	return false
 }
 
 // gone adds entries that are no longer in the stream. The batch is held already.
@@ -131,6 +142,11 @@ func (b *Bridge) newReject(e stream.Entry, req tebra.Request, err error, now tim
 	if !ok {
 		bad = &tebra.DecodeError{Code: tebra.Malformed, Reason: err.Error()}
 	}
+	return b.rejectOf(e, req, bad, now)
+}
+
+// rejectOf makes the reject of an entry, of which req has what names it.
+func (b *Bridge) rejectOf(e stream.Entry, req tebra.Request, bad *tebra.DecodeError, now time.Time) reject {
 	answerable := req.ID != "" || req.CorrelationID != ""
 	req.Identify(func() string { return b.deriveID(e.ID) })
 	envelope := tebra.Envelope{
@@ -154,7 +170,7 @@ func letterData(e stream.Entry, bad *tebra.DecodeError) []byte {
 		Bytes  int         `json:"bytes"`
 		Fields [][2]string `json:"fields,omitempty"`
 	}{Entry: e.ID, Reason: bad.Error(), Bytes: entryBytes(e) - len(e.ID)}
-	if bad.Code != tebra.TooLarge {
+	if bad.Code != tebra.TooLarge && body.Bytes <= maxMessageBytes {
 		for i := 0; i+1 < len(e.Fields); i += 2 {
 			body.Fields = append(body.Fields, [2]string{
 				strings.ToValidUTF8(e.Fields[i], "\uFFFD"), strings.ToValidUTF8(e.Fields[i+1], "\uFFFD"),

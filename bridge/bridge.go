@@ -59,6 +59,7 @@ type Bridge struct {
 	seen     *telemetry.Bridge // nil where nothing is observed
 	audit    *telemetry.Auditor
 	lines    lines
+	codec    codec
 	started  time.Time
 
 	statusKey string
@@ -117,6 +118,7 @@ func New(cfg Config, deps Deps) *Bridge {
 		consumer:  "bridge-" + deps.NewID(),
 		started:   time.Now(),
 		statusKey: deps.Keys.Status(),
+		codec:     codec{decode: tebra.DecodeEntry, fingerprint: tebra.Fingerprint, encode: tebra.Request.AppendJSON},
 	}
 	b.log = deps.Log.With("consumer", b.consumer)
 	b.notes.log = b.log

@@ -25,6 +25,11 @@
 // A batch that could not be published, or whose fate is unclear, is simply let
 // go of: it is still pending for this consumer, and is read again, carefully.
 //
+// Should the bridge panic at what it does with one entry alone (decode it, encode it,
+// log it), that entry is rejected and the others go on; a panic anywhere else stops the
+// bridge. So it takes no count of deliveries to find out which entry it was, and the
+// rest of a batch is not handled twice.
+//
 // A bridge may stand still at any moment (paused, starved, its Redis away), and find
 // on waking that another has claimed what it holds, and brought it to its end. So the
 // scripts that give entries room look whether they are still in the bridge's hand, and

@@ -82,18 +82,17 @@ func (b *Bridge) publishOnce(giveUp context.Context, items []item) (result tried
 	defer cancel()
 	out := outs.Get().(*outgoing)
 	defer outs.Put(out)
-	out.fill(items, b.seen)
+	items, result.refused = b.fill(out, items)
 	result.confirmed = make([]string, 0, len(items))
 	began := time.Now()
 	errs := b.deps.Requests.Publish(ctx, &out.messages)
 	took := time.Since(began)
 	for i, err := range errs {
-		items[i].sending.Done(err)
+		b.noteTry(&items[i], err)
 		var refused *publish.RefusedError
 		switch {
 		case err == nil:
 			result.confirmed = append(result.confirmed, items[i].entryID())
-			b.lines.published(&items[i])
 		case errors.As(err, &refused) && items[i].atFault(refused):
 			result.refused = append(result.refused, b.refuse(&items[i]))
 		default:
@@ -108,6 +107,15 @@ func (b *Bridge) publishOnce(giveUp context.Context, items []item) (result tried
 	return result, first
 }
 
+// noteTry says how a try at publishing an item went.
+func (b *Bridge) noteTry(it *item, err error) {
+	defer b.spare(it.entryID(), &it.spoiled)
+	it.sending.Done(err)
+	if err == nil {
+		b.lines.published(it)
+	}
+}
+
 // outgoing is memory for one batch on its way out, used again and again: what
 // grows with every batch is what a bridge would else spend most of its time on.
 type outgoing struct {
@@ -117,13 +125,35 @@ type outgoing struct {
 
 var outs = sync.Pool{New: func() any { return new(outgoing) }}
 
-func (o *outgoing) fill(items []item, seen *telemetry.Bridge) {
+// fill makes messages of items. It returns the items, and those that are spoiled as
+// rejects instead.
+func (b *Bridge) fill(o *outgoing, items []item) (sound []item, spoiled []reject) {
 	o.messages.Reset()
+	sound = items[:0]
 	for i := range items {
-		items[i].sending = seen.Publishing(&items[i].envelope, items[i].arrival)
-		o.data = items[i].request.AppendJSON(o.data[:0])
-		o.messages.Add(o.data, &items[i].envelope)
+		it := &items[i]
+		b.encode(o, it)
+		switch {
+		case it.spoiled:
+			spoiled = append(spoiled, b.spoil(it, b.clock.now()))
+		case len(spoiled) == 0:
+			sound = items[:i+1]
+		default:
+			sound = append(sound, *it)
+		}
 	}
+	return sound, spoiled
+}
+
+// encode adds the message of an item, unless it is spoiled.
+func (b *Bridge) encode(o *outgoing, it *item) {
+	if it.spoiled {
+		return
+	}
+	defer b.spare(it.entryID(), &it.spoiled)
+	it.sending = b.seen.Publishing(&it.envelope, it.arrival)
+	o.data = b.codec.encode(it.request, o.data[:0])
+	o.messages.Add(o.data, &it.envelope)
 }
 
 // stamp gives every item the epoch, and makes the records of writes with it
@@ -133,11 +163,11 @@ func (b *Bridge) stamp(ctx context.Context, items []item) error {
 	defer cancel()
 	var writes []ledger.Admission
 	for i := range items {
-		if it := &items[i]; it.write {
-			writes = append(writes, ledger.Admission{
-				Hash: it.envelope.Ledger, EntryID: it.entryID(),
-				Fingerprint: tebra.Fingerprint(it.request.Action, it.request.Params),
-			})
+		if it := &items[i]; it.write && !it.spoiled {
+			print := b.fingerprint(it)
+			if !it.spoiled {
+				writes = append(writes, ledger.Admission{Hash: it.envelope.Ledger, EntryID: it.entryID(), Fingerprint: print})
+			}
 		}
 	}
 	epoch, err := b.epoch.get(ctx, b.deps.Ledger)
@@ -151,6 +181,12 @@ func (b *Bridge) stamp(ctx context.Context, items []item) error {
 		items[i].envelope.Epoch = epoch
 	}
 	return nil
+}
+
+// fingerprint returns that of an item, unless it is spoiled.
+func (b *Bridge) fingerprint(it *item) string {
+	defer b.spare(it.entryID(), &it.spoiled)
+	return b.codec.fingerprint(it.request.Action, it.request.Params)
 }
 
 // atFault reports whether the item is what Pub/Sub refuses, or may be the topic
@@ -309,7 +345,9 @@ func (b *Bridge) publishLetters(giveUp context.Context, rejects []reject) (first
 	var due []*reject
 	for i := range rejects {
 		if r := &rejects[i]; !r.lettered {
-			r.sending = b.seen.Rejecting(&r.letter.envelope, arrivalOf(r.entryID, b.clock.now()))
+			if !r.bare {
+				r.sending = b.seen.Rejecting(&r.letter.envelope, arrivalOf(r.entryID, b.clock.now()))
+			}
 			letters.Add(r.letter.data, &r.letter.envelope)
 			due = append(due, r)
 		}

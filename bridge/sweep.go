@@ -109,12 +109,13 @@ func (b *Bridge) dropNotes(ctx context.Context, notes map[string]string) error {
 // answerOverdue gives an entry the answer that never came. The ledger makes sure
 // that only one does, and none while somebody works on it.
 func (b *Bridge) answerOverdue(ctx context.Context, lane, id string) error {
+	defer b.spare(id, new(bool)) // it stays open then, and the others have their turn
 	entry, err := b.stream.Get(ctx, id)
 	if err != nil {
 		return err
 	}
 	// It was admitted, so its size was right, whatever the bound is now.
-	req, err := tebra.DecodeEntry(entry.Fields, math.MaxInt)
+	req, err := b.codec.decode(entry.Fields, math.MaxInt)
 	if err != nil { // its contents are gone: nobody can be told
 		return b.closeOverdue(ctx, lane, id)
 	}
@@ -125,7 +126,7 @@ func (b *Bridge) answerOverdue(ctx context.Context, lane, id string) error {
 	}
 	claim, err := b.deps.Ledger.Settle(ctx, ledger.Delivery{
 		Envelope: it.envelope, Write: it.write,
-		Fingerprint: tebra.Fingerprint(req.Action, req.Params),
+		Fingerprint: b.codec.fingerprint(req.Action, req.Params),
 	})
 	if err != nil {
 		return err
@@ -163,7 +164,7 @@ func (b *Bridge) deadLetter(ctx context.Context, it *item, reason tebra.ErrorCod
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
 	it.envelope.Reason = reason
-	err := b.deps.DeadLetters.One(ctx, it.request.AppendJSON(nil), it.envelope)
+	err := b.deps.DeadLetters.One(ctx, b.codec.encode(it.request, nil), it.envelope)
 	if err == nil {
 		b.seen.DeadLetter(reason)
 	}
