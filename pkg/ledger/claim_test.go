@@ -539,6 +539,12 @@ func TestEveryWordPutsOffTheRecordsEnd(t *testing.T) {
 		"Claim":    func(f *fixture, d Delivery) { f.claim(d) },
 		"Settle":   func(f *fixture, d Delivery) { f.settle(d) },
 		"Complete": func(f *fixture, d Delivery) { f.answer(d, succeed()) },
+		"Complete late": func(f *fixture, d Delivery) {
+			c := f.claim(d)
+			f.advance(2 * testLease)
+			f.must(f.rdb.PExpire(f.t.Context(), f.keys.Ledger(d.Envelope.Ledger), time.Minute).Err())
+			f.must(f.l.Complete(f.t.Context(), c, succeed()))
+		},
 		"Answered": func(f *fixture, d Delivery) {
 			f.answer(d, succeed())
 			f.must(f.rdb.PExpire(f.t.Context(), f.keys.Ledger(d.Envelope.Ledger), time.Minute).Err())
@@ -558,8 +564,8 @@ func TestEveryWordPutsOffTheRecordsEnd(t *testing.T) {
 				step(f, d)
 				ttl, err := f.rdb.PTTL(t.Context(), key).Result()
 				f.must(err)
-				if ttl < testTTL-time.Minute || ttl > testTTL {
-					t.Errorf("the record ends in %v, want %v", ttl, testTTL)
+				if ttl < testTTL-time.Minute || ttl > testTTL+testLease {
+					t.Errorf("the record ends in %v, want %v, and at most a lease more", ttl, testTTL)
 				}
 			})
 		})

@@ -55,8 +55,8 @@
 //
 // # The record
 //
-// A hash under [tebra.Keys.Ledger]. Every script puts its end off by [Config.TTL];
-// nothing else depends on a key's expiry.
+// A hash under [tebra.Keys.Ledger]. With every word it ends at the
+// earliest [Config.TTL] later; nothing else depends on a key's expiry.
 //
 //	state       admitted, running, retrying, done
 //	entry       the stream entry that it was admitted for, or last worked on

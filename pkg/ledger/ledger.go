@@ -27,8 +27,8 @@ const (
 
 // Config holds the ledger's times. Zero values mean the defaults.
 type Config struct {
-	// TTL is how long a record outlives the last word about it. It must be longer
-	// than a message can stay in Pub/Sub.
+	// TTL is how long a record outlives the last word about it, and up to a lease
+	// more. It must be longer than a message can stay in Pub/Sub.
 	TTL time.Duration
 	// Lease is how long a claim is its holder's alone. It must be longer than the
 	// ack deadline, so that a holder that Pub/Sub gave up on is done.
@@ -128,7 +128,7 @@ func (l *Ledger) run(ctx context.Context, rdb redis.Scripter, script *redis.Scri
 	allKeys = append(allKeys, l.keys.Ledger(e.Ledger), l.keys.Open(e.Lane), l.keys.Retrying(e.Lane),
 		l.keys.Status(), l.keys.Responses(), l.keys.Requests())
 	allArgs := make([]any, 0, 12+len(args))
-	allArgs = append(allArgs, l.clock(), l.cfg.TTL.Milliseconds(), token, e.EntryID,
+	allArgs = append(allArgs, l.clock(), (l.cfg.TTL + l.cfg.Lease).Milliseconds(), token, e.EntryID,
 		e.RequestID, e.CorrelationID, e.UserID, e.Action, millis(d.arrival()), l.maxAnswered,
 		tebra.GroupBridge, tebra.GroupParked)
 	return script.Run(ctx, rdb, append(allKeys, keys...), append(allArgs, args...)...)

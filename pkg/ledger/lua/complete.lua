@@ -6,7 +6,7 @@
 --       19 when it was admitted in ms
 -- returns 'ok', or 'stale' when the claim is no longer the caller's
 local id, code, body, attempts, print, epoch, admitted = unpack(ARGV, 13)
-local f = redis.call('HMGET', record, 'state', 'token', 'a:' .. entry, 'verdict', 'answers', 'print', 'epoch', 'admitted')
+local f = redis.call('HMGET', record, 'state', 'token', 'a:' .. entry, 'verdict', 'answers', 'print', 'epoch', 'admitted', 'lease')
 if f[3] then
   local by = string.match(f[3], '^%S+ (%S+) %S+$')
   return by == token and 'ok' or 'stale'
@@ -29,7 +29,8 @@ if not f[7] then set('epoch', epoch) end
 if not f[8] then set('admitted', admitted) end
 remember(answer, 'answered', f[5], fields)
 redis.call('HDEL', record, 'token', 'verdict', 'lease', 'started')
-keep()
+-- Within its lease a claim has put the record's end off far enough.
+if tonumber(f[9] or 0) < now then keep() end
 redis.call('ZREM', open, entry)
 if not f[1] then redis.call('ZREM', retrying, entry) end -- else our claim took it out
 return 'ok'

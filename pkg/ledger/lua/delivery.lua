@@ -3,7 +3,8 @@
 --
 -- KEYS  1 the request's record, 2 open:<lane>, 3 retrying:<lane>, 4 status stream,
 --       5 responses stream, 6 requests stream
--- ARGV  1 time in ms, '' for the server's, 2 LEDGER_TTL in ms, 3 the caller's token,
+-- ARGV  1 time in ms, '' for the server's, 2 how long records last in ms:
+--       LEDGER_TTL and a lease, 3 the caller's token,
 --       4 the delivery's stream entry, 5 request ID, 6 correlation ID, 7 user, 8 action,
 --       9 arrival in ms, 10 how many answered entries a record lists, 11 group bridge,
 --       12 group parked
