@@ -201,6 +201,10 @@ func (r *run) limitedLane() (policy.Lane, bool) {
 // the breaker is open because of it. That they can't be told is no reason to lose
 // an answer.
 func (r *run) tellOthers(ctx context.Context, result php.Result) (open bool) {
+	if !result.Infrastructure && result.RetryAfter == 0 { // the breaker counts that here
+		_, _ = r.deps.Breaker.Record(ctx, true)
+		return false
+	}
 	ctx, cancel := context.WithTimeout(ctx, tellTimeout)
 	defer cancel()
 	if lane, ok := r.limitedLane(); ok && result.RetryAfter > 0 {

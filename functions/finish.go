@@ -108,11 +108,12 @@ func detach(ctx context.Context, grace time.Duration) (context.Context, context.
 	if ctx.Err() != nil {
 		return context.WithTimeout(own, grace)
 	}
-	end := func() {}
+	var cancel context.CancelFunc
 	if deadline, ok := ctx.Deadline(); ok {
-		own, end = context.WithDeadline(own, deadline.Add(grace))
+		own, cancel = context.WithDeadline(own, deadline.Add(grace))
+	} else {
+		own, cancel = context.WithCancel(own)
 	}
-	own, cancel := context.WithCancel(own)
 	stop := context.AfterFunc(ctx, func() {
 		timer := time.NewTimer(grace)
 		defer timer.Stop()
@@ -122,7 +123,7 @@ func detach(ctx context.Context, grace time.Duration) (context.Context, context.
 		case <-own.Done():
 		}
 	})
-	return own, func() { stop(); cancel(); end() }
+	return own, func() { stop(); cancel() }
 }
 
 // persist tries a step until it succeeds, ctx ends, or trying is of no use. The

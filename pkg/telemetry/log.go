@@ -60,8 +60,8 @@ func (o logOptions) cloudLogging(groups []string, a slog.Attr) slog.Attr {
 		a.Key = "message"
 	case slog.LevelKey:
 		a.Key = "severity"
-		if level, ok := a.Value.Any().(slog.Level); ok && level == slog.LevelWarn {
-			a.Value = slog.StringValue("WARNING")
+		if level, ok := a.Value.Any().(slog.Level); ok {
+			a.Value = slog.StringValue(severity(level))
 		}
 	case TraceKey:
 		a.Key = "logging.googleapis.com/trace"
@@ -78,6 +78,15 @@ func (o logOptions) cloudLogging(groups []string, a slog.Attr) slog.Attr {
 		return slog.Any("logging.googleapis.com/labels", labels)
 	}
 	return a
+}
+
+// severity is Cloud Logging's word for a level. As a text it also costs a line less
+// than as what has to be asked for its JSON.
+func severity(level slog.Level) string {
+	if level == slog.LevelWarn {
+		return "WARNING"
+	}
+	return level.String()
 }
 
 func isTerminal(w io.Writer) bool {
