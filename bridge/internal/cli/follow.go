@@ -31,6 +31,7 @@ type follower struct {
 	request tebra.Request
 
 	seen    func(tebra.StatusUpdate) // called for each update but the last, which the answer repeats
+	idle    func(context.Context)    // called after each read that brought nothing; may be nil
 	trouble func(error)              // called when Redis can't be read, once until it can again
 
 	status, response string // the IDs after which to read
@@ -69,6 +70,9 @@ func (f *follower) await(ctx context.Context) (*tebra.Response, error) {
 			healthy = true
 			if answer, err := f.take(entries); answer != nil || err != nil {
 				return answer, err
+			}
+			if len(entries) == 0 && f.idle != nil {
+				f.idle(ctx)
 			}
 			continue
 		}

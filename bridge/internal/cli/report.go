@@ -152,6 +152,13 @@ func (r *report) trouble(err error) {
 	fmt.Fprintf(r.stderr, "%s Redis can't be read: %s; trying again, the request is safe\n", r.style.bad("tebra:"), printable(err.Error()))
 }
 
+// waiting tells people why nothing happens. Programs have the states.
+func (r *report) waiting(why string) {
+	if r.output != formatJSON {
+		r.progress("waiting", r.style.dim, why)
+	}
+}
+
 // progress tells people of a state and when it was reached.
 func (r *report) progress(state string, paint func(string) string, details string) {
 	at := "+" + roundly(r.elapsed())

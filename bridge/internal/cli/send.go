@@ -10,6 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/spf13/cobra"
 
+	"tebraproxy/bridge/internal/inspect"
 	"tebraproxy/pkg/policy"
 	"tebraproxy/pkg/tebra"
 )
@@ -23,6 +24,10 @@ const (
 	// putTimeout bounds all that is done with Redis until the request is on the
 	// stream.
 	putTimeout = 10 * time.Second
+	// silence is how long nothing may be heard of a request before people are told
+	// what it may be waiting for, and whyTimeout bounds finding that out.
+	silence    = 3 * time.Second
+	whyTimeout = 2 * time.Second
 )
 
 const sendHelp = `Put a request on the requests stream, show what becomes of it, and print the
@@ -195,12 +200,15 @@ type sending struct {
 	request tebra.Request
 	report  *report
 	last    tebra.State // "" until the pipeline has shown a sign of life
+
+	heard     time.Duration // when that was, from the beginning
+	explained bool          // that nothing is heard
 }
 
 func (s *sending) run(ctx context.Context, o sendOptions) error {
 	f := &follower{
 		rdb: s.rdb, keys: s.keys, request: s.request,
-		seen: s.seen, trouble: s.report.trouble,
+		seen: s.seen, idle: s.idle, trouble: s.report.trouble,
 	}
 	entry, err := s.put(ctx, f)
 	if err != nil {
@@ -221,8 +229,27 @@ func (s *sending) run(ctx context.Context, o sendOptions) error {
 }
 
 func (s *sending) seen(update tebra.StatusUpdate) {
-	s.last = update.State
+	s.last, s.heard = update.State, s.report.elapsed()
 	s.report.status(update)
+}
+
+// idle says, once, what the request may be waiting for when nothing has been heard of
+// it for a while.
+func (s *sending) idle(ctx context.Context) {
+	if s.explained || s.report.elapsed()-s.heard < silence {
+		return
+	}
+	s.explained = true
+	ctx, cancel := context.WithTimeout(ctx, whyTimeout)
+	defer cancel()
+	why := s.stage()
+	// That it can't be found out is no trouble: what was seen is told then.
+	if standing, err := inspect.New(s.rdb, s.keys, policy.Default()).Status(ctx, 0, nil); err == nil {
+		if concerns := standing.Concerns(); len(concerns) > 0 {
+			why = concerns[0].What
+		}
+	}
+	s.report.waiting(why)
 }
 
 // put adds the request to the stream, once f knows where to read from, and

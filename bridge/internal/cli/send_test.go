@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"tebraproxy/bridge/internal/local"
+	"tebraproxy/pkg/breaker"
 	"tebraproxy/pkg/peertest"
 	"tebraproxy/pkg/tebra"
 )
@@ -381,6 +382,41 @@ func TestSendSaysHowFarARequestCameThatIsNotAnswered(t *testing.T) {
 				"The request stays on tebra:requests", "tebra:responses", "--id r1 --correlation-id c1")
 			if strings.Contains(c.stderr.String(), "can't be read") {
 				t.Errorf("stderr = %s, want nothing about Redis, which was there", c.stderr.String())
+			}
+		})
+	}
+}
+
+// TestSendSaysWhyNothingIsHeard while it goes on waiting.
+func TestSendSaysWhyNothingIsHeard(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name   string
+		before func(s *scene)
+		want   string
+	}{
+		{"no bridge", func(*scene) {}, "no bridge lives (never heard of): requests wait unread"},
+		{"the API is away", func(s *scene) {
+			s.bridge()
+			if _, err := breaker.New(s.rdb, s.keys, breaker.Config{MinFailures: 1}).Record(s.t.Context(), false); err != nil {
+				s.t.Fatal(err)
+			}
+		}, "the API fails as a whole, and requests wait in Redis"},
+		{"nothing else is wrong", (*scene).bridge, "nothing has taken the request"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			s := newScene(t)
+			test.before(s)
+			ctx, interrupt := context.WithCancelCause(t.Context())
+			c := &command{args: to(s.server, "send", "health")}
+			wait := c.start(t, ctx)
+			peertest.Eventually(t, 20*time.Second, "the reason", func() bool { return strings.Contains(c.stderr.String(), test.want) })
+			interrupt(errors.New("interrupt signal received"))
+			c.expect(t, wait(), exitInterrupted)
+			if n := strings.Count(c.stderr.String(), "waiting  "); n != 1 {
+				t.Errorf("said %d times why it waits, want once:\n%s", n, c.stderr.String())
 			}
 		})
 	}

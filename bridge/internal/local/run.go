@@ -39,6 +39,7 @@ func Run(ctx context.Context, opts Options, stdout io.Writer) error {
 	defer p.Close()
 	p.Info.PID, p.Info.Started = os.Getpid(), time.Now().UTC()
 	path := DiscoveryPath(lookup(opts.Environ))
+	other, noOther := Discover(starting, path)
 	if err := WriteDiscovery(path, p.Info); err != nil {
 		return err
 	}
@@ -49,6 +50,9 @@ func Run(ctx context.Context, opts Options, stdout io.Writer) error {
 		}
 		p.follow(ctx, func(s tebra.StatusUpdate) { printStatusJSON(stdout, s) })
 		return nil
+	}
+	if noOther == nil {
+		fmt.Fprintf(stdout, "Another local pipeline is running, process %d. From now on other commands find\nthis one, and that one with --redis %s.\n\n", other.PID, redactURL(other.RedisURL))
 	}
 	p.introduce(stdout, opts)
 	p.follow(ctx, func(s tebra.StatusUpdate) { printStatus(stdout, s) })

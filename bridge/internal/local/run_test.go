@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
+	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -62,5 +65,29 @@ func TestARunForProgramsPrintsOneObjectALine(t *testing.T) {
 	var last struct{ Event, RequestID, Status string }
 	if err := json.Unmarshal(out.lines()[3], &last); err != nil || last.Event != "status" || last.RequestID != "r1" || last.Status != "success" {
 		t.Errorf("the last line = %s (%v), want that r1 ended in success", out.lines()[3], err)
+	}
+}
+
+func TestASecondRunSaysThatItHidesTheFirst(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "local.json")
+	first := Info{PID: os.Getpid(), Started: time.Now(), RedisURL: peertest.Redis(t).URL(), Prefix: "tebra"}
+	if err := WriteDiscovery(path, first); err != nil {
+		t.Fatal(err)
+	}
+	opts := DefaultOptions()
+	opts.Environ = []string{DiscoveryVariable + "=" + path}
+	ctx, stop := context.WithCancel(t.Context())
+	var out printed
+	ended := make(chan error, 1)
+	go func() { ended <- Run(ctx, opts, &out) }()
+	peertest.Eventually(t, startTimeout, "what was started", func() bool { return len(out.lines()) > 10 })
+	stop()
+	if err := <-ended; err != nil {
+		t.Errorf("Run() = %v, want nil", err)
+	}
+	want := fmt.Sprintf("Another local pipeline is running, process %d.", os.Getpid())
+	if got := string(out.lines()[0]); !strings.HasPrefix(got, want) {
+		t.Errorf("the first line = %q, want %q", got, want)
 	}
 }
