@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -243,22 +242,15 @@ func (b *Bridge) admit(ctx context.Context, bt *batch) error {
 	return b.place(ctx, bt)
 }
 
-// place gives the items of a batch room or parks them. Everyone is told before
-// anything is parked, because who is parked is not looked at again until there is
-// room.
+// place gives the items of a batch room or parks them, and tells everyone who was not
+// told before that the request is pending.
 func (b *Bridge) place(ctx context.Context, bt *batch) error {
-	waiting, err := b.seat(ctx, bt.items)
+	admissions, err := b.allot(ctx, bt)
 	if err != nil {
 		return err
 	}
-	if err := b.note(ctx, bt); err != nil {
+	if err := b.seatAll(ctx, admissions); err != nil {
 		return err
-	}
-	for lane, items := range waiting {
-		if err := b.seatOrPark(ctx, lane, items); err != nil {
-			b.told.remember(bt.items)
-			return err
-		}
 	}
 	bt.keepSeated()
 	return nil
@@ -281,7 +273,6 @@ func (b *Bridge) admitCarefully(ctx context.Context, bt *batch) error {
 	if err := b.findOpen(ctx, bt.items); err != nil {
 		return err
 	}
-	b.told.recall(bt.items)
 	return b.place(ctx, bt)
 }
 
@@ -380,61 +371,102 @@ func (b *Bridge) findOpen(ctx context.Context, items []item) error {
 	return nil
 }
 
-// seat gives items room in the lanes without a limit, as far as this bridge knows
-// of any, and returns those by lane for whom Redis has to say ([Bridge.seatOrPark]).
-func (b *Bridge) seat(ctx context.Context, items []item) (map[string][]*item, error) {
-	byLane := map[string][]*item{}
-	for i := range items {
-		if it := &items[i]; !it.seated {
-			byLane[it.envelope.Lane] = append(byLane[it.envelope.Lane], it)
-		}
-	}
-	for lane, waiting := range byLane {
-		if b.mustWait(lane) && b.deferParking(lane, waiting) {
-			for _, it := range waiting {
-				it.deferred = true
-			}
-			delete(byLane, lane)
-			continue
-		}
-		if _, exact := b.lanes.window(lane); exact || !b.gate.isOpen() {
-			continue
-		}
-		given, err := b.claimRoom(ctx, lane, len(waiting))
-		if err != nil {
-			return nil, err
-		}
-		for _, it := range waiting[:given] {
-			it.seated = true
-		}
-		if byLane[lane] = waiting[given:]; given == len(waiting) {
-			delete(byLane, lane)
-		}
-	}
-	return byLane, nil
+// admission is what Redis is asked for items of one lane.
+type admission struct {
+	stream.Admission
+	items []*item
 }
 
-// seatOrPark gives items of a limited lane the room that it has left, and parks
-// the others. While the gate is shut, there is no room.
-func (b *Bridge) seatOrPark(ctx context.Context, lane string, items []*item) error {
-	window, exact := b.lanes.window(lane)
-	if !exact || !b.gate.isOpen() {
-		b.lanes.justParked(lane)
-		return b.park(ctx, lane, items)
+// allot says what Redis is to be asked for the items of a batch. Lanes without a limit
+// have the room that this bridge knows of; of the others Redis knows. While the gate is
+// shut, there is no room. What can only be parked goes into the lot, unless that is full.
+func (b *Bridge) allot(ctx context.Context, bt *batch) ([]*admission, error) {
+	var admissions []*admission
+	ask := func(lane string, window int, items []*item) {
+		if len(items) > 0 {
+			admissions = append(admissions, &admission{items: items, Admission: stream.Admission{
+				Lane: lane, Window: window, Unclaimed: b.unclaimed(bt.atOnce), Seats: seats(items)}})
+		}
 	}
-	seatings, err := b.stream.Reserve(ctx, lane, window, b.consumer, seats(items))
-	if err != nil {
+	for lane, l := range bt.byLane() {
+		window, exact := b.lanes.window(lane)
+		if !exact {
+			ask(lane, stream.AllSeated, l.seated) // may be another bridge's by now
+		}
+		waiting := l.waiting
+		switch {
+		case len(waiting) == 0:
+		case b.mustWait(lane) && b.deferParking(lane, waiting, bt.atOnce):
+		case !b.gate.isOpen():
+			ask(lane, 0, waiting)
+		case exact:
+			ask(lane, window, waiting)
+		default:
+			given, err := b.claimRoom(ctx, lane, len(waiting))
+			if err != nil {
+				return nil, err
+			}
+			ask(lane, stream.AllSeated, waiting[:given])
+			ask(lane, 0, waiting[given:])
+		}
+	}
+	return admissions, nil
+}
+
+// laneItems are the items of one lane: those that have room, and those that want it.
+type laneItems struct{ seated, waiting []*item }
+
+func (bt *batch) byLane() map[string]*laneItems {
+	lanes := map[string]*laneItems{}
+	for i := range bt.items {
+		it := &bt.items[i]
+		l := lanes[it.envelope.Lane]
+		if l == nil {
+			l = &laneItems{}
+			lanes[it.envelope.Lane] = l
+		}
+		if it.seated {
+			l.seated = append(l.seated, it)
+		} else {
+			l.waiting = append(l.waiting, it)
+		}
+	}
+	return lanes
+}
+
+// unclaimed is for how long nobody claims what came into hand, if it did at once.
+func (b *Bridge) unclaimed(atOnce bool) time.Duration {
+	if atOnce {
+		return b.cfg.ClaimIdle / 2
+	}
+	return 0
+}
+
+// seatAll asks Redis, and notes what became of the items.
+func (b *Bridge) seatAll(ctx context.Context, admissions []*admission) error {
+	asked := make([]*stream.Admission, len(admissions))
+	for i, p := range admissions {
+		asked[i] = &p.Admission
+		if p.Window == 0 {
+			b.lanes.justParked(p.Lane)
+		}
+	}
+	if err := b.stream.Admit(ctx, b.consumer, b.clock.now(), asked); err != nil {
 		return err
 	}
 	lost := 0
-	for i, it := range items {
-		switch seatings[i] {
-		case stream.Seated:
-			it.seated = true
-		case stream.Waits:
-			b.lanes.justParked(lane)
-		case stream.Lost:
-			lost++
+	for _, p := range admissions {
+		for i, it := range p.items {
+			it.seated = p.Seatings[i] == stream.Seated
+			switch p.Seatings[i] {
+			case stream.Waits:
+				b.lanes.justParked(p.Lane)
+			case stream.Lost:
+				lost++
+			}
+		}
+		if _, exact := b.lanes.window(p.Lane); !exact {
+			b.lanes.sawRoom(p.Lane, p.Used)
 		}
 	}
 	b.sayLost(lost)
@@ -453,104 +485,6 @@ func (b *Bridge) sayLost(entries int) {
 // room for more, as far as this bridge knows.
 func (b *Bridge) mustWait(lane string) bool { return b.lanes.hasParked(lane) || b.lot.has(lane) }
 
-func (b *Bridge) park(ctx context.Context, lane string, items []*item) error {
-	ids := make([]string, len(items))
-	for i, it := range items {
-		ids[i] = it.entryID()
-	}
-	return b.stream.Park(ctx, lane, ids)
-}
-
-// note makes seated items of lanes without a limit open and tells everyone who
-// was not told before that the request is pending, in one transaction, so that who
-// is open was told. (Reserve makes those of limited lanes open, after this.)
-func (b *Bridge) note(ctx context.Context, bt *batch) error {
-	items := bt.items
-	if len(items) == 0 {
-		return nil
-	}
-	pipe := b.deps.Redis.TxPipeline()
-	b.tellPending(ctx, pipe, items)
-	byLane := map[string][]*item{}
-	for i := range items {
-		it := &items[i]
-		lane := it.envelope.Lane
-		if _, exact := b.lanes.window(lane); it.seated && !exact {
-			byLane[lane] = append(byLane[lane], it)
-		}
-	}
-	var unclaimed time.Duration
-	if bt.atOnce {
-		unclaimed = b.cfg.ClaimIdle / 2
-	}
-	opened := make(map[string]opening, len(byLane))
-	for lane, seated := range byLane {
-		opened[lane] = opening{
-			lost: b.stream.Open(ctx, pipe, lane, b.consumer, unclaimed, seats(seated)),
-			open: pipe.ZCard(ctx, b.deps.Keys.Open(lane)), retrying: pipe.ZCard(ctx, b.deps.Keys.Retrying(lane)),
-		}
-	}
-	if pipe.Len() == 0 {
-		return nil
-	}
-	if _, err := pipe.Exec(ctx); err != nil {
-		return fmt.Errorf("admitting %d entries: %w", len(items), err)
-	}
-	for lane, o := range opened {
-		b.lanes.sawRoom(lane, int(o.open.Val()-o.retrying.Val()))
-		lost, err := o.lost.StringSlice()
-		if err != nil {
-			return fmt.Errorf("admitting %d entries to lane %s: %w", len(items), lane, err)
-		}
-		b.unseat(byLane[lane], lost)
-	}
-	return nil
-}
-
-// opening is what Redis is asked when entries of a lane without a limit become open.
-type opening struct {
-	lost           *redis.Cmd
-	open, retrying *redis.IntCmd
-}
-
-// unseat takes their room from the items of entries that are another bridge's by now.
-func (b *Bridge) unseat(items []*item, lost []string) {
-	if len(lost) == 0 {
-		return
-	}
-	for _, it := range items {
-		it.seated = !slices.Contains(lost, it.entryID())
-	}
-	b.sayLost(len(lost))
-}
-
-// tellPending adds a status to pipe for each item that nobody was told about.
-func (b *Bridge) tellPending(ctx context.Context, pipe redis.Pipeliner, items []item) {
-	now, args := tebra.FormatTime(b.clock.now()), make([]any, 0, statusArgs*len(items))
-	for i := range items {
-		if it := &items[i]; !it.known && !it.deferred {
-			r := &it.request
-			args = b.tell(ctx, pipe, args, &now, &r.CorrelationID, &r.ID, &r.UserID, &r.Action)
-		}
-	}
-}
-
-// statusArgs is how many arguments tell takes for a status.
-const statusArgs = 15
-
-// tell adds one status pending to pipe: the fields of [tebra.StatusUpdate], spelt
-// out, because this is half of what a bridge asks of Redis. Pointers spare a copy
-// of each string. The arguments go to the end of args, which has room for them.
-func (b *Bridge) tell(ctx context.Context, pipe redis.Pipeliner, args []any, now, correlationID, requestID, userID, action *string) []any {
-	start := len(args)
-	args = append(args, "XADD", &b.statusKey, "*",
-		"correlationId", correlationID, "requestId", requestID,
-		"status", string(tebra.Pending), "timestamp", now,
-		"userId", userID, "action", action)
-	_ = pipe.Process(ctx, redis.NewStringCmd(ctx, args[start:]...)) // it only queues
-	return args
-}
-
 // keepSeated drops the items that were parked, which are in no bridge's hand now, and
 // those that are in another's.
 func (bt *batch) keepSeated() {
@@ -561,41 +495,4 @@ func (bt *batch) keepSeated() {
 		}
 	}
 	bt.items = kept
-}
-
-// told remembers entries that were told pending and then could not be given room or
-// parked: they are read again, and not told twice. It keeps a few batches' worth;
-// one pending more than one is no harm, one less would be.
-type told struct {
-	mu  sync.Mutex
-	ids map[string]bool
-}
-
-const toldMost = workers * maxBatch
-
-func (t *told) remember(items []item) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.ids == nil || len(t.ids)+len(items) > toldMost {
-		t.ids = map[string]bool{}
-	}
-	for i := range items {
-		if !items[i].deferred {
-			t.ids[items[i].entryID()] = true
-		}
-	}
-}
-
-func (t *told) recall(items []item) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if len(t.ids) == 0 {
-		return
-	}
-	for i := range items {
-		if id := items[i].entryID(); t.ids[id] {
-			items[i].known = true
-			delete(t.ids, id)
-		}
-	}
 }

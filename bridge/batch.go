@@ -38,7 +38,6 @@ type item struct {
 	write    bool
 	known    bool // pending was written before, or something later
 	seated   bool // has room in its lane
-	deferred bool // is in the lot
 
 	sending *telemetry.Sending // of the last try at publishing it
 

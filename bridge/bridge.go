@@ -62,8 +62,6 @@ type Bridge struct {
 	codec    codec
 	started  time.Time
 
-	statusKey string
-
 	gate   gate
 	hand   hand
 	lot    lot
@@ -76,8 +74,6 @@ type Bridge struct {
 	// taking is held, shared, by who takes entries otherwise than by reading, until
 	// they are in hand, and alone by who looks for entries that are in nobody's.
 	taking sync.RWMutex
-
-	told told
 
 	readMu  sync.Mutex // held while reading; workers read in turn
 	admitMu sync.Mutex // taken before readMu is let go, so that admission keeps the order
@@ -114,11 +110,10 @@ func New(cfg Config, deps Deps) *Bridge {
 	}
 	b := &Bridge{
 		cfg: cfg, deps: deps,
-		stream:    stream.New(deps.Redis, deps.Keys),
-		consumer:  "bridge-" + deps.NewID(),
-		started:   time.Now(),
-		statusKey: deps.Keys.Status(),
-		codec:     codec{decode: tebra.DecodeEntry, fingerprint: tebra.Fingerprint, encode: tebra.Request.AppendJSON},
+		stream:   stream.New(deps.Redis, deps.Keys),
+		consumer: "bridge-" + deps.NewID(),
+		started:  time.Now(),
+		codec:    codec{decode: tebra.DecodeEntry, fingerprint: tebra.Fingerprint, encode: tebra.Request.AppendJSON},
 	}
 	b.log = deps.Log.With("consumer", b.consumer)
 	b.notes.log = b.log

@@ -32,7 +32,8 @@
 //
 // A bridge may stand still at any moment (paused, starved, its Redis away), and find
 // on waking that another has claimed what it holds, and brought it to its end. So the
-// scripts that give entries room look whether they are still in the bridge's hand, and
-// so does acknowledging after long; who took long to read or to admit looks again with
-// care; and what turns out to have its answer is closed by whoever claims it.
+// script that gives entries room or parks them, and says that they are pending, looks
+// whether they are still in the bridge's hand, and so does acknowledging after long; who
+// took long to read or to admit looks again with care; and what turns out to have its
+// answer is closed by whoever claims it.
 package bridge

@@ -78,9 +78,8 @@ func (b *bundle) replicaOf(host, port string) {
 const mostPerSecond = 30
 
 // firstTries is how many commands, on top, the tries of all workers may take
-// until the pauses between them have grown to seconds: nine each, with the two of
-// the transaction.
-const firstTries = workers * 7 * 9
+// until the pauses between them have grown to seconds: seven each.
+const firstTries = workers * 7 * 7
 
 func TestAnOutageOfRedisIsSaidOnceAndWaitedOut(t *testing.T) {
 	t.Parallel()

@@ -20,9 +20,9 @@ func TestALostReplyLeavesNothingInNobodysHands(t *testing.T) {
 		"to XREADGROUP":              {"quick", replyTo("XREADGROUP", "", someEntry)},
 		"to XREADGROUP of writes":    {"change", replyTo("XREADGROUP", "", someEntry)},
 		"to XACK":                    {"quick", replyTo("XACK", "", "")},
-		"to the admission of reads":  {"quick", replyTo("EXEC", "", "")},
+		"to the admission of reads":  {"quick", replyTo("EVAL", ":open:default", "")},
 		"to the admission of writes": {"change", replyTo("EVALSHA", ":ledger:", "")},
-		"to the reservation of room": {"slow", replyTo("EVALSHA", ":open:slow", "")},
+		"to the reservation of room": {"slow", replyTo("EVAL", ":open:slow", "")},
 		"to filling a lane":          {"slow", replyTo("EVALSHA", ":open:slow", someEntry)},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -86,6 +86,7 @@ func TestABridgeThatWasSlowToAdmitLeavesToAnotherWhatThatOneClaimed(t *testing.T
 				t.Fatalf("admitting = %v", err)
 			}
 			b.checkClosed(ids)
+			b.checkLastWord(len(ids))
 			if n := len(bt.items); n != 0 {
 				t.Errorf("the slow bridge goes on with %d of the entries, want none", n)
 			}

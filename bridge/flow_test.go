@@ -379,7 +379,8 @@ func TestWhatOthersTrimmedAwayIsInTheDeadLetters(t *testing.T) {
 			if _, err := s.Read(b.Context(), "dead", 1, time.Second); err != nil {
 				b.Fatal(err)
 			}
-			if err := s.Park(b.Context(), "slow", []string{id}); err != nil {
+			parked := stream.Admission{Lane: "slow", Seats: []stream.Seat{{EntryID: id}}}
+			if err := s.Admit(b.Context(), "dead", time.Now(), []*stream.Admission{&parked}); err != nil {
 				b.Fatal(err)
 			}
 		},

@@ -300,6 +300,9 @@ func seats(items []*item) []stream.Seat {
 	s := make([]stream.Seat, len(items))
 	for i, it := range items {
 		s[i] = stream.Seat{EntryID: it.entryID(), Arrival: it.arrival}
+		if r := &it.request; !it.known {
+			s[i].Notice = stream.Notice{CorrelationID: r.CorrelationID, RequestID: r.ID, UserID: r.UserID, Action: r.Action}
+		}
 	}
 	return s
 }

@@ -2,12 +2,11 @@ package bridge
 
 import (
 	"context"
-	"fmt"
 	"strings"
 	"sync"
 	"time"
 
-	"tebraproxy/pkg/tebra"
+	"tebraproxy/pkg/stream"
 )
 
 // Bounds of the lot.
@@ -43,8 +42,8 @@ type lot struct {
 // lotGroup is what one batch had for one lane.
 type lotGroup struct {
 	lane  string
-	batch *batch   // held, for its IDs
-	told  []notice // who was not told before that the request is pending
+	batch *batch        // held, for its IDs
+	seats []stream.Seat // copies of their texts, so that the reply that they came in can be forgotten
 	bytes int
 	since time.Time
 }
@@ -131,30 +130,18 @@ func (l *lot) done() {
 	l.bytes -= g.bytes
 }
 
-// notice is what a status pending says. It has copies of its texts, so that the
-// reply that they came in can be forgotten.
-type notice struct{ correlationID, requestID, userID, action string }
-
-func newNotice(r *tebra.Request) notice {
-	return notice{strings.Clone(r.CorrelationID), strings.Clone(r.ID), strings.Clone(r.UserID), strings.Clone(r.Action)}
-}
-
-func (n *notice) bytes() int {
-	return len(n.correlationID) + len(n.requestID) + len(n.userID) + len(n.action)
-}
-
 // deferParking puts items that must wait for their lane into the lot, or reports
 // false when that is full.
-func (b *Bridge) deferParking(lane string, items []*item) bool {
-	g := &lotGroup{lane: lane, since: b.lot.now(), batch: &batch{ids: make([]string, len(items))}}
-	for i, it := range items {
-		g.batch.ids[i] = strings.Clone(it.entryID())
-		g.bytes += len(it.entryID())
-		if !it.known {
-			n := newNotice(&it.request)
-			g.told = append(g.told, n)
-			g.bytes += n.bytes()
+func (b *Bridge) deferParking(lane string, items []*item, atOnce bool) bool {
+	g := &lotGroup{lane: lane, since: b.lot.now(), seats: seats(items), batch: &batch{ids: make([]string, len(items)), atOnce: atOnce}}
+	for i := range g.seats {
+		seat := &g.seats[i]
+		n := &seat.Notice
+		for _, text := range [...]*string{&seat.EntryID, &n.CorrelationID, &n.RequestID, &n.UserID, &n.Action} {
+			*text = strings.Clone(*text)
+			g.bytes += len(*text)
 		}
+		g.batch.ids[i] = seat.EntryID
 	}
 	b.hand.hold(g.batch)
 	if !b.lot.add(g) {
@@ -203,26 +190,22 @@ func (l *lot) await(ctx context.Context, most time.Duration) {
 	}
 }
 
-// parkGroup tells everyone who was not told before that the request is pending,
-// and parks the group; in this order, because who is parked is not looked at again
-// until there is room.
+// parkGroup parks a group, and tells everyone who was not told before that the request
+// is pending.
 func (b *Bridge) parkGroup(ctx context.Context, g *lotGroup) error {
 	ctx, cancel := context.WithTimeout(ctx, redisTimeout)
 	defer cancel()
-	if len(g.told) > 0 {
-		pipe := b.deps.Redis.Pipeline()
-		now, args := tebra.FormatTime(b.clock.now()), make([]any, 0, statusArgs*len(g.told))
-		for i := range g.told {
-			n := &g.told[i]
-			args = b.tell(ctx, pipe, args, &now, &n.correlationID, &n.requestID, &n.userID, &n.action)
-		}
-		if _, err := pipe.Exec(ctx); err != nil {
-			return fmt.Errorf("telling %d that they wait: %w", len(g.told), err)
-		}
-	}
-	if err := b.stream.Park(ctx, g.lane, g.batch.ids); err != nil {
+	p := stream.Admission{Lane: g.lane, Unclaimed: b.unclaimed(g.batch.atOnce), Seats: g.seats}
+	if err := b.stream.Admit(ctx, b.consumer, b.clock.now(), []*stream.Admission{&p}); err != nil {
 		return err
 	}
+	lost := 0
+	for _, seating := range p.Seatings {
+		if seating == stream.Lost {
+			lost++
+		}
+	}
+	b.sayLost(lost)
 	b.lanes.justParked(g.lane)
 	return nil
 }

@@ -6,16 +6,18 @@
 // one command or one script, so that an entry is at every moment in at least one
 // of these places, and a crash between two arrows loses nothing:
 //
-//	          XREADGROUP >            Reserve: room            Ack
+//	          XREADGROUP >            Admit: room              Ack
 //	unread ────────────────▶ in hand ────────────────▶ open ─────────▶ open only
-//	                        (group    │  Reserve:      (in hand and     (published;
-//	                         bridge)  │  no room, Park  open)            functions
+//	                        (group    │  Admit:        (in hand and     (published;
+//	                         bridge)  │  no room        open)            functions
 //	                           ▲      ▼                   ▲              answer it)
 //	                           │    parked ───────────────┘               │   │
 //	                           │   (group parked,   Fill: room            │   │ answered
 //	                           │    one consumer                          │   ▼
 //	                           │    per lane)  ◀──────────────────────────┘  gone
 //	                     AutoClaim, Own            ledger.Return: API down
+//
+// Admit is also what says that a request is pending.
 //
 // All waiting is in Redis: a bridge holds nothing that another could not go on
 // with (DESIGN section 5.1). Methods are safe for concurrent use, take one round

@@ -41,7 +41,7 @@ func TestWhereAnEntryStandsFollowsItsWay(t *testing.T) {
 	check(stream.Place{Stage: stream.Unread})
 	b.read(1)
 	check(stream.Place{Stage: stream.InHand, By: consumer})
-	do(b.s.Park(t.Context(), lane, []string{"1-0"}))
+	b.park("1-0")
 	check(stream.Place{Stage: stream.Parked, Lane: lane})
 	if _, _, err := b.s.Fill(t.Context(), lane, 1, consumer, 1); err != nil {
 		t.Fatal(err)
@@ -82,9 +82,7 @@ func TestLanesCountWhatIsOpenRetryingAndParked(t *testing.T) {
 	}
 	b.add(3)
 	b.read(3)
-	if err := b.s.Park(t.Context(), lane, []string{"3-0"}); err != nil {
-		t.Fatal(err)
-	}
+	b.park("3-0")
 	got, err := b.s.Lanes(t.Context())
 	want := []stream.Lane{
 		{Name: tebra.DefaultLane},

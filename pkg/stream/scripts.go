@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -12,113 +13,86 @@ import (
 	"tebraproxy/pkg/tebra"
 )
 
-// mine is in the beginning of scripts that only who has an entry in hand may run for
-// it. A bridge that stood still since it read an entry may find that another has
-// claimed it, published it and acknowledged it. Giving it room then would leave it open
-// for good, as it may have its answer by now; acknowledging it might take it out of the
-// other's hand just before that one publishes it.
-const mine = `
-local function mine(id)
-  return #redis.call('XPENDING', requests, bridge, id, id, 1, consumer) > 0
-end
-`
-
-// open gives entries room in a lane, without asking how much there is. It is sent
-// whole, because in a transaction nothing can be sent again. Where all came into hand
-// at once and the first is there for so little time that nobody can have claimed it,
-// nobody can have claimed the others: that spares a look at each.
+// admit tells those who asked for entries of one lane that they are pending, gives the
+// first of the entries the room that the lane has left, and parks the others: all at
+// once, so that nobody is told twice, and nobody after the end. What waits already goes
+// first: while any is parked, all are.
 //
-//	KEYS  1 open (of the lane), 2 requests
-//	ARGV  1 group bridge, 2 consumer, 3 for how many milliseconds nobody claims what came
-//	      into hand at once, 0 where it did not, then for each entry its ID and its arrival
-//	      in milliseconds
-//	returns the IDs of those that are no longer in the consumer's hand
-const open = `
-local requests, bridge, consumer, unclaimed = KEYS[2], ARGV[1], ARGV[2], tonumber(ARGV[3])
-` + mine + `
-local first = redis.call('XPENDING', requests, bridge, ARGV[4], ARGV[4], 1, consumer)
-local all = #first > 0 and first[1][3] < unclaimed
-local lost, add = {}, {'ZADD', KEYS[1], 'NX'}
-for i = 4, #ARGV, 2 do
-  if all or mine(ARGV[i]) then
-    add[#add + 1] = ARGV[i + 1]
-    add[#add + 1] = ARGV[i]
+// Only who has an entry in hand may do any of it. A bridge that stood still since it
+// read an entry may find that another has claimed it, published it and acknowledged it:
+// it may have its answer by now, and would be open or parked for good, or be said to be
+// pending after its end. Where all came into hand at once and the first is there for so
+// little time that nobody can have claimed it, nobody can have claimed the others: that
+// spares a look at each.
+//
+// It is sent whole, because in a pipeline nothing can be sent again.
+//
+//	KEYS  1 open, 2 retrying (both of the lane), 3 requests, 4 status
+//	ARGV  1 group bridge, 2 group parked, 3 consumer, 4 lane, 5 window, '' to give all of
+//	      them room whatever waits, 6 for how many milliseconds nobody claims what came
+//	      into hand at once, 0 where it did not, 7 the time as tebra.TimeFormat, then for
+//	      each entry its ID, its arrival in milliseconds, and correlation ID (''
+//	      where nobody is to be told), request ID, user and action
+//	returns {how much of the lane's room is taken now, how many of the entries were given
+//	room, then the place among the entries, from 0, of each that is no longer in the
+//	consumer's hand}
+const admit = `
+local open, retrying, requests, status = unpack(KEYS)
+local bridge, parked, consumer, lane, window, unclaimed, now = unpack(ARGV, 1, 7)
+local call = redis.call
+local function used() return math.max(call('ZCARD', open) - call('ZCARD', retrying), 0) end
+
+local room = math.huge
+if window ~= '' then
+  room = tonumber(window) - used()
+  if room > 0 and #call('XPENDING', requests, parked, '-', '+', 1, lane) > 0 then room = 0 end
+end
+local first = call('XPENDING', requests, bridge, ARGV[8], ARGV[8], 1, consumer)
+local all = #first > 0 and first[1][3] < tonumber(unclaimed)
+local seated, lost = {'ZADD', open, 'NX'}, {}
+local wait = {'XCLAIM', requests, parked, lane, 0}
+for i = 8, #ARGV, 6 do
+  local id, correlation = ARGV[i], ARGV[i + 2]
+  if not all and #call('XPENDING', requests, bridge, id, id, 1, consumer) == 0 then
+    lost[#lost + 1] = (i - 8) / 6
   else
-    lost[#lost + 1] = ARGV[i]
+    if correlation ~= '' then
+      call('XADD', status, '*', 'correlationId', correlation, 'requestId', ARGV[i + 3], 'status', 'pending',
+        'timestamp', now, 'userId', ARGV[i + 4], 'action', ARGV[i + 5])
+    end
+    if room > 0 then
+      room = room - 1
+      seated[#seated + 1] = ARGV[i + 1]
+      seated[#seated + 1] = id
+    else
+      wait[#wait + 1] = id
+    end
   end
 end
-if #add > 3 then redis.call(unpack(add)) end
-return lost
+if #seated > 3 then call(unpack(seated)) end
+if #wait > 5 then
+  wait[#wait + 1] = 'FORCE'
+  wait[#wait + 1] = 'JUSTID'
+  local gone = call(unpack(wait))
+  if #gone > 0 then call('XACK', requests, bridge, unpack(gone)) end
+end
+return {used(), (#seated - 3) / 2, unpack(lost)}
 `
 
-// ackOwn acknowledges entries, unless they are no longer in the consumer's hand.
+// ackOwn acknowledges entries, unless they are no longer in the consumer's hand:
+// acknowledging might take one out of another's just before that one publishes it.
 //
 //	KEYS  1 requests
 //	ARGV  1 group bridge, 2 consumer, then the entries' IDs
 //	returns how many were acknowledged
 var ackOwn = redis.NewScript(`
 local requests, bridge, consumer = KEYS[1], ARGV[1], ARGV[2]
-` + mine + `
 local ack = {'XACK', requests, bridge}
 for i = 3, #ARGV do
-  if mine(ARGV[i]) then ack[#ack + 1] = ARGV[i] end
+  if #redis.call('XPENDING', requests, bridge, ARGV[i], ARGV[i], 1, consumer) > 0 then ack[#ack + 1] = ARGV[i] end
 end
 if #ack == 3 then return 0 end
 return redis.call(unpack(ack))
-`)
-
-// reserve gives the first entries of a batch the room that their lane has left,
-// and parks the others. What waits already goes first: while any is parked, all
-// are.
-//
-//	KEYS  1 open, 2 retrying (both of the lane), 3 requests
-//	ARGV  1 group parked, 2 group bridge, 3 consumer, 4 lane, 5 window, then for each
-//	      entry its ID and its arrival in milliseconds
-//	returns for each entry 1 if it was given room, 0 if it was parked, and -1 if it is
-//	no longer in the consumer's hand
-var reserve = redis.NewScript(`
-local requests, bridge, consumer = KEYS[3], ARGV[2], ARGV[3]
-` + mine + `
-local room = tonumber(ARGV[5]) - math.max(redis.call('ZCARD', KEYS[1]) - redis.call('ZCARD', KEYS[2]), 0)
-if room > 0 and #redis.call('XPENDING', KEYS[3], ARGV[1], '-', '+', 1, ARGV[4]) > 0 then room = 0 end
-local seatings, rest = {}, {}
-for i = 6, #ARGV, 2 do
-  local seating = -1
-  if mine(ARGV[i]) then
-    if room > 0 then
-      redis.call('ZADD', KEYS[1], 'NX', ARGV[i + 1], ARGV[i])
-      room, seating = room - 1, 1
-    else
-      rest[#rest + 1] = ARGV[i]
-      seating = 0
-    end
-  end
-  seatings[#seatings + 1] = seating
-end
-if #rest > 0 then
-  local claim = {'XCLAIM', KEYS[3], ARGV[1], ARGV[4], 0}
-  for _, id in ipairs(rest) do claim[#claim + 1] = id end
-  claim[#claim + 1] = 'FORCE'
-  claim[#claim + 1] = 'JUSTID'
-  local parked = redis.call(unpack(claim))
-  if #parked > 0 then redis.call('XACK', KEYS[3], ARGV[2], unpack(parked)) end
-end
-return seatings
-`)
-
-// park moves entries from hand into a lane's waiting line.
-//
-//	KEYS  1 requests
-//	ARGV  1 group parked, 2 group bridge, 3 lane, then the entries' IDs
-//	returns how many were moved; an entry that is no longer in the stream is not
-var park = redis.NewScript(`
-local claim = {'XCLAIM', KEYS[1], ARGV[1], ARGV[3], 0}
-for i = 4, #ARGV do claim[#claim + 1] = ARGV[i] end
-claim[#claim + 1] = 'FORCE'
-claim[#claim + 1] = 'JUSTID'
-local parked = redis.call(unpack(claim))
-if #parked > 0 then redis.call('XACK', KEYS[1], ARGV[2], unpack(parked)) end
-return #parked
 `)
 
 // fill takes the oldest entries that wait for a lane into a consumer's hand, as
@@ -266,11 +240,16 @@ end
 return ids
 `)
 
-// Seat is an entry that wants room in its lane.
+// Seat is an entry that wants room in its lane, and who is to be told that it is
+// pending: nobody where Notice is zero.
 type Seat struct {
 	EntryID string
 	Arrival time.Time
+	Notice  Notice
 }
+
+// Notice is what a status says of the request that it is about.
+type Notice struct{ CorrelationID, RequestID, UserID, Action string }
 
 // Seating is what became of an entry that wanted room in its lane.
 type Seating int
@@ -278,7 +257,7 @@ type Seating int
 // The seatings.
 const (
 	// Lost: the entry is no longer in the consumer's hand. Another bridge has claimed
-	// it, and sees to it, or has seen to it.
+	// it, and sees to it, or has seen to it. Nobody was told anything.
 	Lost Seating = iota - 1
 	// Waits: it was parked, and thereby left the consumer's hand.
 	Waits
@@ -286,33 +265,91 @@ const (
 	Seated
 )
 
-// Reserve gives room in a lane to the first of seats that are in consumer's hand, as
-// many as fit into its window, and parks the others. It returns what became of
-// each. At most 1,000 seats a call.
-func (s *Stream) Reserve(ctx context.Context, lane string, window int, consumer string, seats []Seat) ([]Seating, error) {
-	args := seatArgs(seats, tebra.GroupParked, tebra.GroupBridge, consumer, lane, window)
-	reply, err := reserve.Run(ctx, s.rdb, []string{s.keys.Open(lane), s.keys.Retrying(lane), s.keys.Requests()}, args...).Int64Slice()
-	if err == nil && len(reply) != len(seats) {
-		err = fmt.Errorf("%w: not a seating for each", errReply)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("reserving room for %d entries in lane %s: %w", len(seats), lane, err)
-	}
-	seatings := make([]Seating, len(reply))
-	for i, n := range reply {
-		seatings[i] = Seating(n)
-	}
-	return seatings, nil
+// AllSeated is the window in which everything finds room, whatever waits already.
+const AllSeated = -1
+
+// Admission is entries of one lane for [Stream.Admit], and what became of them.
+type Admission struct {
+	Lane string
+	// Window is how many of the lane's requests may be open: 0 parks all of the seats,
+	// AllSeated parks none.
+	Window int
+	// Unclaimed is for how long nobody claims an entry that came into a hand, or 0
+	// unless all of the seats did at once; it is less than any bridge's CLAIM_IDLE.
+	Unclaimed time.Duration
+	Seats     []Seat // 1 to 1,000
+
+	Seatings []Seating // of each of the seats
+	Used     int       // how much of the lane's room is taken now
 }
 
-// Open adds to pipe that those of seats that are in consumer's hand become open in a
-// lane, whatever room there is. The command's reply, a string slice, has the IDs of
-// the others, which stay as they are. unclaimed is for how long nobody claims an entry
-// that came into a hand, or 0 unless all of seats did at once; it is less than any
-// bridge's CLAIM_IDLE. At least one and at most 1,000 seats a call.
-func (s *Stream) Open(ctx context.Context, pipe redis.Pipeliner, lane, consumer string, unclaimed time.Duration, seats []Seat) *redis.Cmd {
-	return pipe.Eval(ctx, open, []string{s.keys.Open(lane), s.keys.Requests()},
-		seatArgs(seats, tebra.GroupBridge, consumer, unclaimed.Milliseconds())...)
+// Admit tells those who asked for entries in consumer's hand that these are pending,
+// as of the Redis clock's time at, gives the first of each lane's room, as many as fit
+// into its window, and parks the others. What is no longer in consumer's hand stays
+// as it is. Each admission is done as a whole or not at all; after an error, some may have
+// been. It takes one round trip.
+func (s *Stream) Admit(ctx context.Context, consumer string, at time.Time, admissions []*Admission) error {
+	if len(admissions) == 0 {
+		return nil
+	}
+	now, pipe := tebra.FormatTime(at), s.rdb.Pipeline()
+	cmds := make([]*redis.Cmd, len(admissions))
+	for i, p := range admissions {
+		keys := []string{s.keys.Open(p.Lane), s.keys.Retrying(p.Lane), s.keys.Requests(), s.keys.Status()}
+		cmds[i] = pipe.Eval(ctx, admit, keys, p.args(consumer, now)...)
+	}
+	_, err := pipe.Exec(ctx)
+	for i, p := range admissions {
+		if err == nil {
+			err = p.read(cmds[i])
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("admitting entries to %d lanes: %w", len(admissions), err)
+	}
+	return nil
+}
+
+// args returns the arguments of the script. Pointers spare a copy of each string.
+func (p *Admission) args(consumer, now string) []any {
+	window := ""
+	if p.Window != AllSeated {
+		window = strconv.Itoa(p.Window)
+	}
+	args := append(make([]any, 0, 7+6*len(p.Seats)),
+		tebra.GroupBridge, tebra.GroupParked, consumer, p.Lane, window, p.Unclaimed.Milliseconds(), now)
+	for i := range p.Seats {
+		seat := &p.Seats[i]
+		args = append(args, &seat.EntryID, seat.Arrival.UnixMilli(),
+			&seat.Notice.CorrelationID, &seat.Notice.RequestID, &seat.Notice.UserID, &seat.Notice.Action)
+	}
+	return args
+}
+
+// read takes over the script's reply.
+func (p *Admission) read(cmd *redis.Cmd) error {
+	reply, err := cmd.Int64Slice()
+	if err != nil {
+		return err
+	}
+	if len(reply) < 2 {
+		return fmt.Errorf("%w: not how much room is taken and given", errReply)
+	}
+	p.Used, p.Seatings = int(reply[0]), make([]Seating, len(p.Seats))
+	given, lost := reply[1], reply[2:]
+	for i := range p.Seatings {
+		switch {
+		case len(lost) > 0 && lost[0] == int64(i):
+			p.Seatings[i], lost = Lost, lost[1:]
+		case given > 0:
+			p.Seatings[i] = Seated
+			given--
+		}
+	}
+	if given > 0 || len(lost) > 0 {
+		return fmt.Errorf("%w: more seatings than entries", errReply)
+	}
+	return nil
 }
 
 // AckOwn takes entries out of consumer's hand for good, and leaves those alone that
@@ -325,32 +362,6 @@ func (s *Stream) AckOwn(ctx context.Context, consumer string, ids []string) erro
 	}
 	if err := ackOwn.Run(ctx, s.rdb, []string{s.keys.Requests()}, args...).Err(); err != nil {
 		return fmt.Errorf("acknowledging what is left in hand of %d entries of %s: %w", len(ids), s.keys.Requests(), err)
-	}
-	return nil
-}
-
-// seatArgs returns arguments of a script, followed by seats.
-func seatArgs(seats []Seat, args ...any) []any {
-	all := append(make([]any, 0, len(args)+2*len(seats)), args...)
-	for _, seat := range seats {
-		all = append(all, seat.EntryID, seat.Arrival.UnixMilli())
-	}
-	return all
-}
-
-// Park moves entries in hand into a lane's waiting line, from where
-// [Stream.Fill] takes them. At most 1,000 a call.
-func (s *Stream) Park(ctx context.Context, lane string, ids []string) error {
-	if len(ids) == 0 {
-		return nil
-	}
-	args := make([]any, 0, 3+len(ids))
-	args = append(args, tebra.GroupParked, tebra.GroupBridge, lane)
-	for _, id := range ids {
-		args = append(args, id)
-	}
-	if err := park.Run(ctx, s.rdb, []string{s.keys.Requests()}, args...).Err(); err != nil {
-		return fmt.Errorf("parking %d entries of lane %s: %w", len(ids), lane, err)
 	}
 	return nil
 }

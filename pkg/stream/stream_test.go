@@ -99,7 +99,8 @@ func (b bundle) wantIDs(what string, got, want []string) {
 func seatsOf(ids []string) []stream.Seat {
 	var seats []stream.Seat
 	for i, id := range ids {
-		seats = append(seats, stream.Seat{EntryID: id, Arrival: time.UnixMilli(int64(i))})
+		seats = append(seats, stream.Seat{EntryID: id, Arrival: time.UnixMilli(int64(i)),
+			Notice: stream.Notice{CorrelationID: id, RequestID: "request " + id, UserID: "user " + id, Action: "action " + id}})
 	}
 	return seats
 }
@@ -187,7 +188,7 @@ func TestOnlyWhoHasAnEntryInHandGivesItRoom(t *testing.T) {
 			case "acknowledged":
 				err = b.s.Ack(t.Context(), taken)
 			case "parked":
-				err = b.s.Park(t.Context(), "another", taken)
+				err = b.s.Admit(t.Context(), "b2", time.Now(), []*stream.Admission{{Lane: "another", Seats: seatsOf(taken)}})
 			}
 			if err != nil {
 				t.Fatal(err)
@@ -221,28 +222,123 @@ func TestWhatCameIntoHandAtOnceIsLookedAtOnceWhileNobodyCanHaveClaimedIt(t *test
 	b.wantIDs("lost after that time", b.opens(time.Hour, ids), ids[1:2])
 }
 
-// opens makes entries open, and returns those that were lost.
-func (b bundle) opens(unclaimed time.Duration, ids []string) []string {
+// admits admits entries in the consumer's hand, and returns what became of them. Who
+// asked for them is called as they are.
+func (b bundle) admits(a stream.Admission, ids []string) []stream.Seating {
 	b.Helper()
-	tx := b.rdb.TxPipeline()
-	opened := b.s.Open(b.Context(), tx, lane, consumer, unclaimed, seatsOf(ids))
-	if _, err := tx.Exec(b.Context()); err != nil {
-		b.Fatalf("Open() = %v", err)
+	a.Lane, a.Seats = lane, seatsOf(ids)
+	if err := b.s.Admit(b.Context(), consumer, time.UnixMilli(0), []*stream.Admission{&a}); err != nil {
+		b.Fatalf("Admit() = %v", err)
 	}
-	lost, err := opened.StringSlice()
-	if err != nil {
-		b.Fatalf("Open() = %v", err)
+	if used := len(b.open()); a.Used != used && b.rdb.ZCard(b.Context(), b.keys.Retrying(lane)).Val() == 0 {
+		b.Errorf("used = %d, want %d", a.Used, used)
+	}
+	return a.Seatings
+}
+
+// opens makes entries open, and returns those that were lost.
+func (b bundle) opens(unclaimed time.Duration, ids []string) (lost []string) {
+	b.Helper()
+	for i, seating := range b.admits(stream.Admission{Window: stream.AllSeated, Unclaimed: unclaimed}, ids) {
+		if seating == stream.Lost {
+			lost = append(lost, ids[i])
+		}
 	}
 	return lost
 }
 
-// wantSeatings reserves room for entries in the consumer's hand.
+// wantSeatings asks for room for entries in the consumer's hand.
 func (b bundle) wantSeatings(window int, ids []string, want ...stream.Seating) {
 	b.Helper()
-	got, err := b.s.Reserve(b.Context(), lane, window, consumer, seatsOf(ids))
-	if err != nil || !slices.Equal(got, want) {
-		b.Fatalf("Reserve() in a window of %d = %v, %v, want %v", window, got, err, want)
+	if got := b.admits(stream.Admission{Window: window}, ids); !slices.Equal(got, want) {
+		b.Fatalf("Admit() in a window of %d = %v, want %v", window, got, want)
 	}
+}
+
+// park parks entries that are in the consumer's hand.
+func (b bundle) park(ids ...string) {
+	b.Helper()
+	for i, seating := range b.admits(stream.Admission{}, ids) {
+		if seating != stream.Waits {
+			b.Fatalf("entry %s: %v, want it parked", ids[i], seating)
+		}
+	}
+}
+
+// told returns who was told that entries are pending, in order.
+func (b bundle) told() (ids []string) {
+	b.Helper()
+	list, err := b.rdb.XRange(b.Context(), b.keys.Status(), "-", "+").Result()
+	if err != nil {
+		b.Fatalf("XRANGE: %v", err)
+	}
+	for _, m := range list {
+		fields := map[string]string{}
+		for name, value := range m.Values {
+			fields[name] = fmt.Sprint(value)
+		}
+		got, err := tebra.ParseStatus(fields)
+		id := got.CorrelationID
+		want := tebra.StatusUpdate{CorrelationID: id, RequestID: "request " + id, UserID: "user " + id, Action: "action " + id,
+			State: tebra.Pending, Timestamp: time.UnixMilli(0).UTC()}
+		if err != nil || got != want || len(fields) != len(want.Fields())/2 {
+			b.Errorf("status = %v, %v, want %v", fields, err, want)
+		}
+		ids = append(ids, id)
+	}
+	return ids
+}
+
+func TestWhoAskedIsToldOnceInTheOrderOfTheEntriesAndOnlyByWhoHasThemInHand(t *testing.T) {
+	t.Parallel()
+	for name, window := range map[string]int{"all find room": stream.AllSeated, "some find room": 2, "all are parked": 0} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			ids := b.add(5)
+			b.read(5)
+			if err := b.s.Ack(t.Context(), ids[1:2]); err != nil {
+				t.Fatal(err)
+			}
+			a := stream.Admission{Lane: lane, Window: window, Seats: seatsOf(ids)}
+			a.Seats[3].Notice = stream.Notice{} // was told before
+			for range 2 {
+				if err := b.s.Admit(t.Context(), consumer, time.UnixMilli(0), []*stream.Admission{&a}); err != nil {
+					t.Fatal(err)
+				}
+				for i := range a.Seats { // whoever was given room is known to be told by that
+					if a.Seatings[i] == stream.Seated {
+						a.Seats[i].Notice = stream.Notice{}
+					}
+				}
+			}
+			b.wantIDs("told", b.told(), []string{ids[0], ids[2], ids[4]})
+		})
+	}
+}
+
+func TestEntriesOfSeveralLanesAreAdmittedTogether(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	if err := b.s.Admit(t.Context(), consumer, time.Now(), nil); err != nil {
+		t.Errorf("Admit() of nothing = %v, want nil", err)
+	}
+	ids := b.add(3)
+	b.read(3)
+	all := []*stream.Admission{
+		{Lane: "a", Window: stream.AllSeated, Seats: seatsOf(ids[:1])},
+		{Lane: "b", Window: 5, Seats: seatsOf(ids[1:2])},
+		{Lane: "c", Window: 0, Seats: seatsOf(ids[2:])},
+	}
+	if err := b.s.Admit(t.Context(), consumer, time.Now(), all); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []stream.Seating{stream.Seated, stream.Seated, stream.Waits} {
+		if got := all[i].Seatings; !slices.Equal(got, []stream.Seating{want}) {
+			t.Errorf("lane %s: %v, want %v", all[i].Lane, got, want)
+		}
+	}
+	b.wantIDs("parked", b.pending(tebra.GroupParked, "c"), ids[2:])
 }
 
 func TestAnEntryTrimmedWhileParkedStaysSoUntilItIsDiscarded(t *testing.T) {
@@ -250,9 +346,7 @@ func TestAnEntryTrimmedWhileParkedStaysSoUntilItIsDiscarded(t *testing.T) {
 	b := setup(t)
 	ids := b.add(2)
 	b.read(2)
-	if err := b.s.Park(t.Context(), lane, ids); err != nil {
-		t.Fatal(err)
-	}
+	b.park(ids...)
 	if err := b.rdb.XDel(t.Context(), b.keys.Requests(), ids[0]).Err(); err != nil {
 		t.Fatal(err)
 	}
@@ -361,9 +455,7 @@ func TestTrimmingSparesWhatIsUnreadInHandParkedOrOpen(t *testing.T) {
 		"in hand": func(b bundle, _ []string) { b.read(10) },
 		"parked": func(b bundle, ids []string) {
 			b.read(10)
-			if err := b.s.Park(b.Context(), lane, ids[4:5]); err != nil {
-				b.Fatal(err)
-			}
+			b.park(ids[4])
 		},
 		"open": func(b bundle, ids []string) {
 			b.read(10)
@@ -427,9 +519,7 @@ func TestWaitingTellsWhereEntriesWait(t *testing.T) {
 	}
 	ids := b.add(3)
 	b.read(2)
-	if err := b.s.Park(t.Context(), lane, ids[:1]); err != nil {
-		t.Fatal(err)
-	}
+	b.park(ids[0])
 	w, err := b.s.Waiting(t.Context())
 	if err != nil || !w.Unread || w.InHand != 1 || w.Parked != 1 || w.Idle() {
 		t.Errorf("Waiting() = %+v, %v, want one unread, one in hand, one parked", w, err)
