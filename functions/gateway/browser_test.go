@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -66,9 +67,11 @@ type site struct {
 	cfg  gateway.Config
 	v    gateway.Verifier
 
-	addr string // of the gateway, the same over a restart
-	stop func()
-	page string // the address of a page of a listed origin
+	addr    string // of the gateway, the same over a restart
+	stop    func()
+	page    string       // the address of a page of a listed origin
+	streams atomic.Int64 // event streams that were asked for, refused ones too
+	open    atomic.Int64 // of those, that have not ended
 }
 
 func newSite(t *testing.T) *site {
@@ -119,7 +122,14 @@ func (s *site) startGateway() {
 	s.must(err)
 	s.addr = ln.Addr().String()
 	ctx, cancel := context.WithCancel(context.Background())
-	server := &http.Server{Handler: g, ReadHeaderTimeout: 5 * time.Second}
+	server := &http.Server{ReadHeaderTimeout: 5 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet && r.URL.Path == "/v1/events" {
+			s.streams.Add(1)
+			s.open.Add(1)
+			defer s.open.Add(-1)
+		}
+		g.ServeHTTP(w, r)
+	})}
 	var running sync.WaitGroup
 	running.Go(func() { _ = g.Run(ctx) })
 	running.Go(func() { _ = server.Serve(ln) })
@@ -200,15 +210,22 @@ func (s *site) signIn(at string) (p *browser.Page, uid string) {
 	p = browser.Open(s.t)
 	p.Go(at)
 	if at == s.page {
-		browser.Eval[bool](p, patience, fmt.Sprintf(`(async () => {
-			const { Tebra } = await import('http://%s/v1/tebra.js');
-			window.asked = [];
-			window.seen = [];
-			window.tebra = new Tebra({ url: 'http://%s', token: async (refresh) => { asked.push(!!refresh); return asked.length == 1 && window.stale || '%s'; } });
-			return true;
-		})()`, s.addr, s.addr, token))
+		s.makeClient(p, token)
 	}
 	return p, uid
+}
+
+// makeClient makes a client in a page, `tebra`.
+func (s *site) makeClient(p *browser.Page, token string) {
+	s.t.Helper()
+	browser.Eval[bool](p, patience, fmt.Sprintf(`(async () => {
+		const { Tebra } = await import('http://%s/v1/tebra.js');
+		window.asked = [];
+		window.seen = [];
+		window.token = '%s';
+		window.tebra = new Tebra({ url: 'http://%s', token: async (refresh) => { asked.push(!!refresh); return asked.length == 1 && window.stale || token; } });
+		return true;
+	})()`, s.addr, token, s.addr))
 }
 
 type answer struct {
@@ -304,6 +321,49 @@ func TestAnOutageOfTheGatewayLosesNothing(t *testing.T) {
 	if late.User == "" {
 		t.Error("a call after the outage got no answer")
 	}
+}
+
+// TestAPageThatIsLoadedAgainGetsAllItsAnswers with one event stream more than another,
+// however many requests it sends again: what was answered before and what is after.
+func TestAPageThatIsLoadedAgainGetsAllItsAnswers(t *testing.T) {
+	s := newSite(t)
+	p, _ := s.signIn(s.page)
+	const calls = 50 // more than a user may have streams
+	all := fmt.Sprintf(`[...Array(%d).keys()].map((n) => tebra.call('health', n %% 2 ? { n, wait: 1 } : { n }, { id: 'r' + n, timeout: 60000,
+		onStatus: (s) => seen.push(s.requestId + ' ' + s.status) }))`, calls)
+	browser.Eval[bool](p, patience, `(window.first = `+all+`, first.forEach((call) => call.catch(() => {})), true)`)
+	browser.Eval[int](p, patience, `Promise.all(first.filter((_, n) => n % 2 === 0)).then((all) => all.length)`)
+	token := browser.Eval[string](p, patience, `token`)
+	if got := s.streams.Load(); got != 1 {
+		t.Errorf("the page that sent the requests opened %d event streams, want 1", got)
+	}
+	p.Go(s.page)
+	s.streams.Store(0)
+	s.makeClient(p, token)
+	browser.Eval[bool](p, patience, `(window.again = Promise.all(`+all+`), true)`)
+	p.Until(patience, fmt.Sprintf(`seen.filter((s) => s.endsWith('success')).length >= %d`, calls/2))
+	s.answerWaiting()
+	if got := browser.Eval[int](p, time.Minute, `again.then((all) => all.filter((a, n) => a.params.n === n).length)`); got != calls {
+		t.Errorf("%d of %d answers came to their own calls", got, calls)
+	}
+	if got := s.streams.Load(); got > 2 {
+		t.Errorf("%d requests that were sent again opened %d event streams, want at most 2", calls, got)
+	}
+	states := map[string]int{}
+	for _, state := range browser.Eval[[]string](p, patience, `seen`) {
+		states[state]++
+	}
+	for n := range calls {
+		for _, word := range []string{"pending", "processing", "success"} {
+			if state := fmt.Sprintf("r%d %s", n, word); states[state] != 1 {
+				t.Errorf("%s was told %d times, want once", state, states[state])
+			}
+		}
+	}
+	if n := s.rdb.XLen(t.Context(), s.keys.Requests()).Val(); n != calls {
+		t.Errorf("%d requests on the stream, want %d", n, calls)
+	}
+	peertest.Eventually(t, patience, "the end of the stream that nobody needs", func() bool { return s.open.Load() == 1 })
 }
 
 // TestAPageThatIsNotListedIsRefused by the browser: it gets no answer to its

@@ -53,7 +53,7 @@ export interface CallOptions {
   signal?: AbortSignal;
   /** In ms, in place of the client's; 0 for none. */
   timeout?: number;
-  /** Told of every change of the request's state. */
+  /** Told of the request's states in their order: each once, and none after one that followed it. */
   onStatus?: (status: Status & Record<string, string>) => void;
   /** The request's ID; the same one again is not called again, its answer is repeated. */
   id?: string;

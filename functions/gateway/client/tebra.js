@@ -20,6 +20,8 @@ export class Tebra {
   #listeners = new Map(); // to what is told of the end
   #stream; // the AbortController of the event stream, while one is wanted
   #ready; // {promise, resolve, reject}: events come, from here on none is missed
+  #posts = new Set(); // what is being sent, as promises
+  #past; // {last, calls, stop, again}: the stream of calls that were sent before; over without any
   #idle;
   #closed = false;
 
@@ -32,7 +34,6 @@ export class Tebra {
     this.#fetch = fetch ?? ((...a) => globalThis.fetch(...a));
   }
 
-  /** Resolves with the API's data, or rejects with a TebraError, an AbortError or a TimeoutError. */
   async call(action, params = {}, { signal, timeout = this.#timeout, onStatus, id = crypto.randomUUID(), correlationId = id } = {}) {
     if (this.#closed) throw new TebraError('closed', 'the client was closed');
     if (this.#calls.has(correlationId)) throw new TebraError('duplicate', 'a call with this correlation ID is under way');
@@ -40,10 +41,11 @@ export class Tebra {
     const given = AbortSignal.any([end.signal, signal].filter(Boolean));
     given.throwIfAborted();
     const timer = timeout && setTimeout(() => end.abort(new DOMException(`no answer in ${timeout} ms`, 'TimeoutError')), timeout);
+    let call;
     try {
       return await new Promise((resolve, reject) => {
         given.addEventListener('abort', () => reject(given.reason), { once: true });
-        const call = { resolve, reject, onStatus, send: () => this.#send({ action, params, id, correlationId }, given, call) };
+        call = { id, told: '', resolve, reject, onStatus, send: () => this.#send({ action, params, id, correlationId }, given, call) };
         this.#calls.set(correlationId, call);
         this.#open();
         // Events first, so that the answer can't pass by.
@@ -53,11 +55,12 @@ export class Tebra {
       clearTimeout(timer);
       end.abort();
       this.#calls.delete(correlationId);
+      const { past } = call;
+      if (past?.calls.delete(call) && !past.calls.size) past.stop.abort();
       this.#rest();
     }
   }
 
-  /** Calls listener with every update of the user's requests; returns what ends that. */
   subscribe(listener, onEnd) {
     if (this.#closed) throw new TebraError('closed', 'the client was closed');
     this.#listeners.set(listener, onEnd);
@@ -68,20 +71,43 @@ export class Tebra {
     };
   }
 
-  /** Ends the event stream and all calls. */
   close() {
     this.#closed = true;
     this.#fail(new TebraError('closed', 'the client was closed'));
   }
 
   async #send(request, signal, call) {
-    const { repeated, since } = await this.#ask('/v1/requests', signal, {
+    const sent = this.#ask('/v1/requests', signal, {
       method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(request),
     }, (r) => r.json());
-    if (!repeated) return;
-    // It was sent before, perhaps before this client listened: what became of it since then is read beside the rest.
-    this.#follow(signal, { last: since }, (name, update) => update?.data?.requestId === request.id && settle(call, update))
-      .catch((error) => signal.aborted || call.reject(error));
+    this.#posts.add(sent);
+    try {
+      const { repeated, since } = await sent;
+      if (repeated && !signal.aborted) this.#catchUp(call, since);
+    } finally {
+      this.#posts.delete(sent);
+    }
+  }
+
+  // What became of what was sent before, perhaps before this client listened, is read beside the rest: one stream for all,
+  // from where the first was sent, and once more for one that was sent before that.
+  #catchUp(call, since) {
+    const going = this.#past?.calls.size;
+    const past = call.past = going ? this.#past : (this.#past = { last: since, calls: new Set(), stop: new AbortController() });
+    const { last, calls, stop: { signal } } = past;
+    calls.add(call);
+    past.last = earlier(last, since);
+    if (past.last !== last) past.again?.();
+    if (going) return;
+    // What is sent together is mostly answered together: then it begins once.
+    Promise.race([Promise.allSettled(this.#posts), sleep(2000, signal)])
+      .then(() => this.#follow(signal, past, (name, update) => {
+        for (const one of calls) if (one.id === update?.data?.requestId) settle(one, update);
+      }))
+      .catch((error) => {
+        for (const one of calls) one.reject(error);
+        calls.clear(); // whoever comes now needs another
+      });
   }
 
   // Asks until there is an answer that asking again would not change.
@@ -119,13 +145,10 @@ export class Tebra {
     clearTimeout(this.#idle);
     if (this.#stream) return;
     const stop = this.#stream = new AbortController();
-    this.#wait();
+    const ready = this.#ready = {};
+    ready.promise = new Promise((resolve, reject) => Object.assign(ready, { resolve, reject }));
+    ready.promise.catch(() => {}); // there may be nobody waiting
     this.#follow(stop.signal, { last: '' }, this.#take).catch((error) => stop.signal.aborted || this.#fail(error));
-  }
-
-  #wait() {
-    this.#ready = Promise.withResolvers?.() ?? withResolvers();
-    this.#ready.promise.catch(() => {}); // there may be nobody waiting
   }
 
   // Ends the event stream when nobody has needed it for a while.
@@ -151,11 +174,12 @@ export class Tebra {
     for (const onEnd of ends) quietly(onEnd, error);
   }
 
-  // Reads events after at.last until signal ends it, over as many connections as that takes.
+  // Reads events after at.last until signal ends it, over as many connections as that takes; at.again makes another.
   async #follow(signal, at, take) {
     for (let failures = 0; ; failures++) {
       const quiet = new AbortController();
       const either = AbortSignal.any([signal, quiet.signal]);
+      at.again = () => quiet.abort();
       let timer;
       const alive = () => {
         clearTimeout(timer);
@@ -169,6 +193,7 @@ export class Tebra {
           let rest = '';
           for (const reader = response.body.getReader(); ;) {
             const { done, value } = await reader.read();
+            either.throwIfAborted(); // at.last may have been moved
             if (done) return;
             alive();
             const blocks = (rest + text.decode(value, { stream: true })).split('\n\n');
@@ -214,22 +239,32 @@ const parse = (block) => {
   return fields;
 };
 
-const settle = (call, { stream, data }) => {
+// An ID as text that compares.
+const order = (id) => id.replace(/\d+/g, (n) => n.padStart(20, 0));
+
+// The earlier of two positions, stream by stream.
+const earlier = (a, b) => {
+  const ids = b.match(/\d+-\d+/g);
+  return a.replace(/\d+-\d+/g, (id) => {
+    const other = ids.shift();
+    return order(other) < order(id) ? other : id;
+  });
+};
+
+const settle = (call, { id, stream, data }) => {
   const { status, error, errorCode, requestId, correlationId } = data;
   const fail = (code, message) => call.reject(new TebraError(code, message, { requestId, correlationId }));
-  if (!stream.endsWith(':responses')) return quietly(call.onStatus, data);
+  if (!stream.endsWith(':responses')) {
+    if (order(id) <= call.told) return; // the other stream was first
+    call.told = order(id);
+    return quietly(call.onStatus, data);
+  }
   if (status !== 'success') return fail(errorCode ?? 'error', error ?? 'the request failed');
   try {
     call.resolve(JSON.parse(data.data ?? 'null'));
   } catch { // an event that throws would come again for ever
     fail('bad_response', 'the answer is not JSON');
   }
-};
-
-const withResolvers = () => {
-  const all = {};
-  all.promise = new Promise((resolve, reject) => Object.assign(all, { resolve, reject }));
-  return all;
 };
 
 // What a page does with an update must not end the stream.

@@ -156,6 +156,137 @@ test('an answer that came before this client is read, also when the request went
   assert.deepEqual(await g.client().call('x', {}, { id: 'r1' }), { n: 1 });
 });
 
+const at = (status, responses = status) => `status:${status}-0,responses:${responses}-0`;
+
+/**
+ * Has a gateway know all requests already, since when `since` says, and tell after a position what `log` holds of it:
+ * [status, responses, stream, data] each. `seen.past` are the positions that were asked for, `open` those streams that are.
+ */
+function known({ since, log, refuse = () => false }) {
+  const open = new Set();
+  return {
+    open,
+    post: (post, response) => {
+      response.writeHead(202).end(JSON.stringify({ id: post.id, correlationId: post.correlationId, repeated: true, since: since(post) }));
+      return true;
+    },
+    events: (request, response, seen) => {
+      const from = request.headers['last-event-id'];
+      if (from === undefined) return false;
+      (seen.past ??= []).push(from);
+      if (refuse(response)) return true;
+      const [status, responses] = from.match(/\d+(?=-)/g).map(Number);
+      response.writeHead(200, { 'Content-Type': 'text/event-stream' });
+      response.write(`event: ready\nid: ${from}\ndata: {"type":"ready"}\n\n`);
+      for (const [s, r, stream, data] of log) {
+        if (stream === 'status' ? s <= status : r <= responses) continue;
+        response.write(`id: ${at(s, r)}\ndata: ${JSON.stringify({ id: (stream === 'status' ? s : r) + '-0', stream: 'tebra:' + stream, data })}\n\n`);
+      }
+      open.add(response);
+      response.on('close', () => open.delete(response));
+      return true;
+    },
+  };
+}
+
+const until = async (condition) => {
+  for (const end = Date.now() + 20_000; !condition(); await new Promise((r) => setTimeout(r, 5))) assert.ok(Date.now() < end, `never: ${condition}`);
+};
+
+test('many calls that were sent before are told what became of them over one stream more, from the earliest on', async (t) => {
+  const ids = [...Array(50).keys()];
+  const k = known({ since: (post) => at(9 + (post.params.n * 7 + 20) % 50), log: ids.map((n) => [60 + n, 60 + n, 'responses', { requestId: 'r' + n, status: 'success', data: `${n}` }]) });
+  const post = k.post; // answered in another order than they came in
+  k.post = (p, response) => setTimeout(post, (p.params.n * 13) % 50, p, response);
+  const g = await gateway(t, k);
+  const c = g.client();
+  assert.deepEqual(await Promise.all(ids.map((n) => c.call('x', { n }, { id: 'r' + n }))), ids);
+  assert.deepEqual(g.seen.past, [at(9)]);
+  await until(() => !k.open.size);
+});
+
+test('a call that joins after its past was read has it read again, and no state is told twice or after a later one', async (t) => {
+  const status = (n, requestId, word) => [n, 35, 'status', { requestId, status: word }];
+  const log = [status(41, 'second', 'pending'), status(60, 'first', 'pending'), status(61, 'first', 'processing')];
+  const k = known({ since: (post) => post.id === 'first' ? at(30, 35) : at(40, 38), log });
+  const g = await gateway(t, k);
+  const c = g.client();
+  const states = [];
+  const onStatus = (s) => states.push(s.requestId + ' ' + s.status);
+  const first = c.call('x', {}, { id: 'first', onStatus });
+  await until(() => states.length === 2);
+  log.push([61, 56, 'responses', { requestId: 'second', status: 'success', data: '"of second"' }]);
+  assert.equal(await c.call('x', {}, { id: 'second', onStatus }), 'of second');
+  assert.deepEqual(g.seen.past, [at(30, 35), at(40, 35)]); // of the responses the first had not read more
+  assert.deepEqual(states, ['first pending', 'first processing', 'second pending']);
+  g.send('status', { correlationId: 'first', requestId: 'first', status: 'pending' }); // under an earlier ID, 2-0
+  await new Promise(setImmediate); // it goes out in two pieces
+  g.answer({ id: 'first', correlationId: 'first' });
+  assert.deepEqual(await first, { n: 1 });
+  assert.equal(states.length, 3);
+  await until(() => !k.open.size);
+});
+
+test('where the past is refused for good all that wait for it reject, and whoever comes later asks again', async (t) => {
+  let refusing = true;
+  const k = known({
+    since: () => at(9), log: [[10, 10, 'responses', { requestId: 'r3', status: 'success', data: '3' }]],
+    refuse: (response) => refusing && response.writeHead(400).end('{"error":{"code":"bad_position","message":"m"}}'),
+  });
+  const g = await gateway(t, k);
+  const c = g.client();
+  const refused = (call) => assert.rejects(call, (e) => e.code === 'bad_position' && e.status === 400);
+  await Promise.all([refused(c.call('x', {}, { id: 'r1' })), refused(c.call('x', {}, { id: 'r2' }))]);
+  assert.equal(g.seen.past.length, 1);
+  refusing = false;
+  assert.equal(await c.call('x', {}, { id: 'r3' }), 3);
+});
+
+test('a call that ends takes nothing from those that read the past with it; the last one ends the stream', async (t) => {
+  const k = known({ since: () => at(9), log: [] });
+  const g = await gateway(t, k);
+  const c = g.client();
+  const stop = new AbortController();
+  const aborted = c.call('x', {}, { id: 'r1', signal: stop.signal });
+  const late = c.call('x', {}, { id: 'r2', timeout: 300 });
+  const waiting = c.call('x', {}, { id: 'r3' });
+  await until(() => k.open.size);
+  stop.abort();
+  await assert.rejects(aborted, { name: 'AbortError' });
+  await assert.rejects(late, { name: 'TimeoutError' });
+  assert.equal(k.open.size, 1);
+  const [stream] = k.open;
+  stream.write(`id: ${at(10)}\ndata: ${JSON.stringify({ stream: 'tebra:responses', data: { requestId: 'r3', status: 'success', data: '3' } })}\n\n`);
+  assert.equal(await waiting, 3);
+  await until(() => !k.open.size);
+  assert.equal(g.seen.past.length, 1);
+});
+
+test('a stream of the past that is lost goes on where it was', async (t) => {
+  const k = known({ since: () => at(9), log: [] });
+  const g = await gateway(t, k);
+  const call = g.client().call('x', {}, { id: 'r1' });
+  await until(() => k.open.size);
+  const [stream] = k.open;
+  stream.write(`id: ${at(20)}\ndata: ${JSON.stringify({ id: '20-0', stream: 'tebra:status', data: { requestId: 'r1', status: 'pending' } })}\n\n`, () => stream.destroy());
+  await until(() => g.seen.past.length === 2);
+  assert.equal(g.seen.past[1], at(20));
+  g.answer({ id: 'r1', correlationId: 'r1' });
+  await call;
+});
+
+test('a request that hangs keeps those that were sent with it from the past for a moment only', async (t) => {
+  const k = known({ since: () => at(9), log: [[10, 10, 'responses', { requestId: 'r1', status: 'success', data: '1' }]] });
+  const post = k.post;
+  k.post = (p, response) => p.id === 'hangs' || post(p, response);
+  const g = await gateway(t, k);
+  const c = g.client();
+  const hangs = assert.rejects(c.call('x', {}, { id: 'hangs', timeout: 30_000 }), { code: 'closed' });
+  assert.equal(await c.call('x', {}, { id: 'r1', timeout: 20_000 }), 1);
+  c.close();
+  await hangs;
+});
+
 test('a request that is refused for good is not sent again', async (t) => {
   const g = await gateway(t, { post: (post, response) => response.writeHead(400).end('{"error":{"code":"malformed","message":"m"}}') });
   await assert.rejects(g.client().call('x'), (e) => e.code === 'malformed' && e.status === 400);
