@@ -368,14 +368,16 @@ func (h *hub) read(ctx context.Context) error {
 
 // behind returns the next events that are there already, in the order in which they
 // were written, as far as their IDs tell: of two in one millisecond the status comes
-// first. Where there are more than one read takes, an answer may come before a status
-// that was written earlier.
+// first. The responses are read first, so that whatever was written with an answer or
+// before it is there when the statuses are read. Only where there are more than one
+// read takes, an answer may come before a status that was written earlier.
 func (h *hub) behind(ctx context.Context) ([]*event, error) {
 	ctx, cancel := context.WithTimeout(ctx, pageTimeout)
 	defer cancel()
 	var events []*event
-	for i, after := range h.position() {
-		found, err := page(ctx, h.rdb, h.keys[i], after, mostID, mostRead, readBytes)
+	at := h.position()
+	for _, i := range [streams]int{ofResponses, ofStatus} {
+		found, err := page(ctx, h.rdb, h.keys[i], at[i], mostID, mostRead, readBytes)
 		if err != nil {
 			return nil, err
 		}

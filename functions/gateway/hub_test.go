@@ -105,6 +105,59 @@ func TestQueuesTogetherAreBounded(t *testing.T) {
 	}
 }
 
+// afterFirst does something once the first command of a client was answered.
+type afterFirst struct {
+	do func()
+}
+
+func (h *afterFirst) DialHook(next redis.DialHook) redis.DialHook { return next }
+func (h *afterFirst) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+func (h *afterFirst) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		err := next(ctx, cmd)
+		if do := h.do; do != nil && err == nil {
+			h.do = nil
+			do()
+		}
+		return err
+	}
+}
+
+// TestNoAnswerOvertakesItsStatus that is written while the reader is between the two
+// streams: a call that has its answer is told of no state any more.
+func TestNoAnswerOvertakesItsStatus(t *testing.T) {
+	t.Parallel()
+	server := peertest.Redis(t)
+	f := newFixture(t, server, nil)
+	f.say("alice", "r0")
+	reader := server.Client()
+	h := newHub(reader, f.keys, 1, 1, false, f.g.log)
+	if _, err := h.behind(t.Context()); err != nil { // Redis knows the script from now on
+		t.Fatal(err)
+	}
+	reader.AddHook(&afterFirst{do: func() {
+		f.say("alice", "r1")
+		f.answer("alice", "r1", "1")
+	}})
+	told := map[string]bool{}
+	for len(told) < 2 {
+		events, err := h.behind(t.Context())
+		f.must(err)
+		for _, e := range events {
+			id := text(e.fields["requestId"])
+			if e.stream == ofStatus {
+				told[id] = true
+			} else if !told[id] {
+				t.Errorf("the answer of %s came before its status", id)
+			}
+		}
+		h.deliver(events)
+	}
+}
+
 // TestNoReadIsMuchLargerThanItMayBe, even when answers are large all of a sudden.
 func TestNoReadIsMuchLargerThanItMayBe(t *testing.T) {
 	t.Parallel()
