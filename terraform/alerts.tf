@@ -14,6 +14,13 @@ locals {
   # A bridge that is started now and then is silent in between.
   bridge_silent = var.bridge_mode == "pool" ? "" : "and on() vector(0) > 1"
 
+  # What the gateway is asked for by those who may, and how it fails them.
+  gateway_fails = "route=~\"/v1/(requests|events)\", outcome=~\"unavailable|other\", ${local.here}"
+  gateway_asked = "route=~\"/v1/(requests|events)\", outcome=~\"success|unavailable|other\", ${local.here}"
+  # A gateway that nobody needs has no instance either. Requests of browsers are no
+  # requests in flight, so that Cloud Run's own count says whether somebody does.
+  gateway_silent = "and on() (sum(increase(run_googleapis_com:request_count{monitored_resource=\"cloud_run_revision\", service_name=\"${var.name}-gateway\"}[5m])) > 0)"
+
   alerts = {
     dead_letters = {
       title    = "Dead letters"
@@ -86,6 +93,24 @@ locals {
       for      = "300s"
       absence  = "absent(tebra_in_flight_requests{${local.here}}) ${local.bridge_silent}"
     }
+    gateway_unavailable = {
+      title    = "The gateway fails browsers"
+      severity = "ERROR"
+      query = join(" ", [
+        "sum by (route) (rate(tebra_gateway_requests_total{${local.gateway_fails}}[2m]))",
+        "/ sum by (route) (rate(tebra_gateway_requests_total{${local.gateway_asked}}[2m])) > 0.1",
+        "and sum by (route) (increase(tebra_gateway_requests_total{${local.gateway_fails}}[2m])) >= 3",
+      ])
+      for     = "300s" # an instance that starts may take two minutes to reach Redis
+      absence = "absent(tebra_gateway_requests_total{${local.here}}) ${local.gateway_silent}"
+    }
+    gateway_streams = {
+      title    = "The gateway runs out of event streams"
+      severity = "WARNING"
+      query    = "sum(tebra_gateway_streams_open{${local.here}}) > ${floor(0.8 * local.gateway_streams)}"
+      for      = "60s"
+      absence  = "absent(tebra_gateway_streams_open{${local.here}}) ${local.gateway_silent}"
+    }
   }
 
   # The runbook by its sections' headings.
@@ -93,8 +118,11 @@ locals {
     for section in slice(split("\n## ", file("${path.module}/RUNBOOK.md")), 1, length(split("\n## ", file("${path.module}/RUNBOOK.md")))) :
     split("\n", section)[0] => section
   }
-  active_alerts = var.enable_telemetry ? local.alerts : {}
-  channels      = concat(tolist(var.alert_channels), [for c in google_monitoring_notification_channel.email : c.id])
+  active_alerts = {
+    for name, alert in local.alerts : name => alert
+    if var.enable_telemetry && (var.enable_gateway || !startswith(name, "gateway_"))
+  }
+  channels = concat(tolist(var.alert_channels), [for c in google_monitoring_notification_channel.email : c.id])
 }
 
 resource "google_monitoring_notification_channel" "email" {

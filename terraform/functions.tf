@@ -4,6 +4,7 @@
 locals {
   # Cloud Run's most requests at a time; an event stream is one of them.
   gateway_concurrency = 1000
+  gateway_streams     = local.gateway_concurrency * var.gateway_max_instances
 
   services = {
     process = {

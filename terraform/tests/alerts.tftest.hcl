@@ -56,6 +56,73 @@ run "every_alert_has_a_threshold_an_absence_and_a_runbook" {
   }
 }
 
+run "without_a_gateway_nobody_is_called_about_it" {
+  command = plan
+
+  assert {
+    condition     = alltrue([for name in keys(google_monitoring_alert_policy.threshold) : !startswith(name, "gateway")])
+    error_message = "there are alerts on a gateway that is not there"
+  }
+  assert {
+    condition     = !strcontains(google_monitoring_dashboard.this["requests.json"].dashboard_json, "tebra_gateway")
+    error_message = "the dashboard shows a gateway that is not there"
+  }
+  assert {
+    condition     = length(jsondecode(google_monitoring_dashboard.this["requests.json"].dashboard_json).mosaicLayout.tiles) > 20
+    error_message = "the dashboard is not whole without the gateway"
+  }
+}
+
+run "a_gateway_is_watched_too" {
+  command = plan
+  variables {
+    name                  = "other"
+    enable_gateway        = true
+    gateway_max_instances = 3
+  }
+
+  assert {
+    condition = alltrue([
+      for p in [google_monitoring_alert_policy.threshold, google_monitoring_alert_policy.absence] :
+      length(setsubtract(["gateway_unavailable", "gateway_streams"], keys(p))) == 0
+    ])
+    error_message = "nobody is called about the gateway"
+  }
+  assert {
+    condition = alltrue([
+      for name in ["gateway_unavailable", "gateway_streams"] :
+      startswith(google_monitoring_alert_policy.threshold[name].documentation[0].content, "## ${name}\n") &&
+      strcontains(google_monitoring_alert_policy.threshold[name].conditions[0].condition_prometheus_query_language[0].query, "namespace=\"other\"")
+    ])
+    error_message = "an alert of the gateway has no section of the runbook, or looks at other installations"
+  }
+  assert {
+    condition     = endswith(google_monitoring_alert_policy.threshold["gateway_streams"].conditions[0].condition_prometheus_query_language[0].query, "> 2400")
+    error_message = "want a call at four fifths of what three instances may serve"
+  }
+  assert {
+    condition = alltrue([
+      for name in ["gateway_unavailable", "gateway_streams"] :
+      strcontains(google_monitoring_alert_policy.absence[name].conditions[0].condition_prometheus_query_language[0].query, "service_name=\"${google_cloud_run_v2_service.functions["gateway"].name}\"")
+    ])
+    error_message = "a gateway that nobody needs would call somebody, or one that is asked would not"
+  }
+  assert {
+    condition = length([
+      for tile in jsondecode(google_monitoring_dashboard.this["requests.json"].dashboard_json).mosaicLayout.tiles : tile
+      if strcontains(jsonencode(tile), "tebra_gateway") || strcontains(jsonencode(tile), "http.server.request.duration")
+    ]) == 5
+    error_message = "the dashboard does not show the gateway"
+  }
+  assert {
+    condition = anytrue([
+      for tile in jsondecode(google_monitoring_dashboard.this["requests.json"].dashboard_json).mosaicLayout.tiles :
+      try(tile.widget.title == "Open event streams" && tile.widget.xyChart.thresholds[0].value == 3000, false)
+    ])
+    error_message = "the dashboard does not show the limit of event streams"
+  }
+}
+
 run "alerts_go_to_channels_and_link_to_the_runbook" {
   command = plan
   variables {

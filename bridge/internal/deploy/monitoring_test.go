@@ -144,7 +144,7 @@ var (
 	// selector is a metric with what it is selected by, if anything.
 	selector = regexp.MustCompile(`(?:\b(tebra_[a-z_]+)\{|\{"([a-z._]+)", ?)([^}]*)\}`)
 	grouping = regexp.MustCompile(`by \(([a-z_, ]+)\) \([^()]*(?:\([^()]*)*?(tebra_[a-z_]+)`)
-	matcher  = regexp.MustCompile(`([a-z_.]+) ?(?:=~|!=|!~|=)`)
+	matcher  = regexp.MustCompile(`([a-z_.]+)"? ?(?:=~|!=|!~|=)`)
 )
 
 // resourceLabels are those that Google makes of what is said of the process.
