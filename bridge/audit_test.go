@@ -131,3 +131,33 @@ func TestSeveralBridgesCarryTheAuditStream(t *testing.T) {
 		}
 	}
 }
+
+// TestARecordThatMakesTheBridgePanicKeepsNoOtherFromTheAuditLog.
+func TestARecordThatMakesTheBridgePanicKeepsNoOtherFromTheAuditLog(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	s := stream.New(b.rdb, b.keys)
+	for _, action := range []string{"quick", "slow", "quick"} {
+		if err := s.Audit(t.Context(), tebra.AuditRecord{At: time.Now(), Operator: "ada@desk", Operation: tebra.DeadLetterDropped,
+			RequestID: "r", CorrelationID: "r", Action: action, UserID: "u", Decision: tebra.Allowed, Reason: "malformed"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var log auditLines
+	r := b.assemble()
+	r.audit = telemetry.NewAuditor(telemetry.NewLogger(&log, slog.LevelInfo), func(name string) string {
+		if name == "slow" {
+			panic(canary)
+		}
+		return name
+	})
+	for range 2 {
+		if err := r.carryAudit(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if times, _ := log.carried(t); len(times) != 2 {
+		t.Errorf("%d records are in the audit log, want 2", len(times))
+	}
+	b.wantLines(slog.LevelError, "made the bridge panic", 1)
+}

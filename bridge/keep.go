@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime/metrics"
 	"strconv"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"tebraproxy/pkg/stream"
 	"tebraproxy/pkg/telemetry"
 )
 
@@ -62,6 +64,13 @@ func (b *Bridge) attempt(ctx context.Context, p *pulse, what string, duty func(c
 	dutyCtx, cancel := context.WithTimeout(ctx, tidyEvery)
 	defer cancel()
 	err := duty(dutyCtx)
+	if letter := (undelivered{}); errors.As(err, &letter) {
+		b.notes.troubleFor("deadletters", what, "overdue requests can't be dead-lettered; trying again", letter)
+		return false
+	}
+	if err == nil {
+		b.notes.overFor("deadletters", what)
+	}
 	b.noteRedis(ctx, what, err)
 	return err == nil
 }
@@ -155,10 +164,17 @@ func (b *Bridge) carryAudit(ctx context.Context) error {
 				b.log.Error("an entry of the audit stream is no record", "entryId", e.ID, "error", e.Err)
 				continue
 			}
-			b.audit.Operator(e.ID, e.Record)
+			b.auditOperator(e)
 		}
 		if err := b.stream.Carried(ctx, entries); err != nil {
 			return err
 		}
 	}
+}
+
+// auditOperator writes one record. One that makes the bridge panic would come again, to
+// every bridge in turn: it stays in the audit stream, and the log says that.
+func (b *Bridge) auditOperator(e stream.Audited) {
+	defer b.spare(e.ID, new(bool))
+	b.audit.Operator(e.ID, e.Record)
 }

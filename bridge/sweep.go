@@ -158,31 +158,38 @@ func (b *Bridge) answerOverdue(ctx context.Context, lane, id string) error {
 	return err
 }
 
-// deadLetter publishes a request to the dead letters and returns once that is
-// confirmed.
-func (b *Bridge) deadLetter(ctx context.Context, it *item, reason tebra.ErrorCode) error {
+// undelivered is why a dead letter could not be published, which is no trouble of Redis.
+type undelivered struct{ error }
+
+func (e undelivered) Unwrap() error { return e.error }
+
+// letter publishes one dead letter and returns once that is confirmed, or with an
+// [undelivered].
+func (b *Bridge) letter(ctx context.Context, data []byte, e tebra.Envelope) error {
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
-	it.envelope.Reason = reason
-	err := b.deps.DeadLetters.One(ctx, b.codec.encode(it.request, nil), it.envelope)
-	if err == nil {
-		b.seen.DeadLetter(reason)
+	if err := b.deps.DeadLetters.One(ctx, data, e); err != nil {
+		return undelivered{err}
 	}
-	return err
+	b.seen.DeadLetter(e.Reason)
+	return nil
+}
+
+// deadLetter publishes a request to the dead letters.
+func (b *Bridge) deadLetter(ctx context.Context, it *item, reason tebra.ErrorCode) error {
+	it.envelope.Reason = reason
+	return b.letter(ctx, b.codec.encode(it.request, nil), it.envelope)
 }
 
 // closeOverdue ends an entry whose contents are gone.
 func (b *Bridge) closeOverdue(ctx context.Context, lane, id string) error {
 	r := trimmed(id)
-	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
-	defer cancel()
-	if err := b.deps.DeadLetters.One(ctx, r.letter.data, r.letter.envelope); err != nil {
+	if err := b.letter(ctx, r.letter.data, r.letter.envelope); err != nil {
 		return err
 	}
 	if err := b.deps.Redis.ZRem(ctx, b.deps.Keys.Open(lane), id).Err(); err != nil {
 		return fmt.Errorf("closing overdue entry %s: %w", id, err)
 	}
-	b.seen.DeadLetter(reasonTrimmed)
 	b.log.Warn("an overdue entry was removed from the stream by somebody else", "entryId", id, "lane", lane)
 	return nil
 }

@@ -3,6 +3,7 @@ package bridge
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strconv"
 	"sync"
@@ -346,4 +347,25 @@ func TestTheSweepRunsByItself(t *testing.T) {
 	peertest.Eventually(t, wait, "a note", func() bool { return len(b.overdue()) == 1 })
 	b.ageNotes()
 	peertest.Eventually(t, wait, "an answer", func() bool { return len(b.responses()) == 1 })
+}
+
+func TestADeadLetterOfTheSweepThatCantBePublishedIsNoTroubleOfRedis(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.publishOld("quick")
+	b.sweepOnce(b.assemble())
+	b.ageNotes()
+	b.sink.onPublish(refusing(deadLetterTopic, func(*pubsubpb.PubsubMessage) bool { return true }))
+	r := b.assemble()
+	r.deps.Ledger = ledger.New(b.rdb, b.keys, ledger.Config{Lease: 100 * time.Millisecond})
+	r.tidyEvery = 50 * time.Millisecond
+	r.begin(t)
+	b.waitLines(slog.LevelWarn, "overdue requests can't be dead-lettered", 1)
+	b.sink.onPublish(nil)
+	peertest.Eventually(t, wait, "an answer", func() bool { return len(b.responses()) == 1 })
+	b.waitLines(slog.LevelInfo, "trouble is over", 1)
+	b.wantLines(slog.LevelWarn, "Redis can't be used", 0)
+	if r.shaken.Load() {
+		t.Error("the bridge doubts that Redis has kept what it had, want it to know that it has")
+	}
 }
