@@ -81,9 +81,9 @@ func (l *Ledger) Settle(ctx context.Context, d Delivery) (*Claim, error) {
 
 func (l *Ledger) claim(ctx context.Context, d Delivery, mode, token, answerID string) (*Claim, error) {
 	c := &Claim{Delivery: d, Arrival: d.arrival(), token: token}
-	cmd := l.run(ctx, l.rdb, claimScript, d, token,
+	cmd := l.run(ctx, l.rdb, claimScript, c,
 		[]string{l.keys.Epoch()},
-		mode, d.Fingerprint, boolArg(d.Write), d.Envelope.Epoch, millis(d.Envelope.AdmittedAt),
+		mode, &c.Delivery.Fingerprint, boolArg(d.Write), &c.Delivery.Envelope.Epoch, millis(d.Envelope.AdmittedAt),
 		l.cfg.Lease.Milliseconds(), answerID, tebra.Duplicate.Meaning())
 	if err := c.read(cmd); err != nil {
 		return nil, c.wrap("claim", err)

@@ -58,6 +58,7 @@ func (c Config) withDefaults() Config {
 type Ledger struct {
 	rdb         redis.UniversalClient
 	keys        tebra.Keys
+	streams     [3]string // status, responses, requests
 	cfg         Config
 	clock       func() string // what scripts are told: "" is the server's clock
 	newToken    func() string
@@ -89,6 +90,7 @@ func WithIDs(token, response func() string) Option {
 func New(rdb redis.UniversalClient, keys tebra.Keys, cfg Config, opts ...Option) *Ledger {
 	l := &Ledger{
 		rdb: rdb, keys: keys, cfg: cfg.withDefaults(),
+		streams:     [...]string{keys.Status(), keys.Responses(), keys.Requests()},
 		clock:       func() string { return "" },
 		newToken:    uuid.NewString,
 		newAnswerID: func() string { return uuid.Must(uuid.NewV7()).String() },
@@ -120,16 +122,14 @@ func (d Delivery) arrival() time.Time {
 	return id.Arrival(d.Envelope.AdmittedAt)
 }
 
-// run calls a script about one delivery: with the keys and arguments that
-// lua/delivery.lua names, and then the script's own.
-func (l *Ledger) run(ctx context.Context, rdb redis.Scripter, script *redis.Script, d Delivery, token string, keys []string, args ...any) *redis.Cmd {
-	e := d.Envelope
-	allKeys := make([]string, 0, 6+len(keys))
-	allKeys = append(allKeys, l.keys.Ledger(e.Ledger), l.keys.Open(e.Lane), l.keys.Retrying(e.Lane),
-		l.keys.Status(), l.keys.Responses(), l.keys.Requests())
-	allArgs := make([]any, 0, 12+len(args))
-	allArgs = append(allArgs, l.clock(), (l.cfg.TTL + l.cfg.Lease).Milliseconds(), token, e.EntryID,
-		e.RequestID, e.CorrelationID, e.UserID, e.Action, millis(d.arrival()), l.maxAnswered,
+// run calls a script about a claim's delivery: with the keys and arguments that
+// lua/delivery.lua names, and then the script's own. Pointers spare a copy of each string.
+func (l *Ledger) run(ctx context.Context, rdb redis.Scripter, script *redis.Script, c *Claim, keys []string, args ...any) *redis.Cmd {
+	e := &c.Delivery.Envelope
+	allKeys := append(make([]string, 0, 6+len(keys)), l.keys.Ledger(e.Ledger), l.keys.Open(e.Lane), l.keys.Retrying(e.Lane))
+	allKeys = append(allKeys, l.streams[:]...)
+	allArgs := append(make([]any, 0, 12+len(args)), l.clock(), (l.cfg.TTL + l.cfg.Lease).Milliseconds(), &c.token, &e.EntryID,
+		&e.RequestID, &e.CorrelationID, &e.UserID, &e.Action, millis(c.Delivery.arrival()), l.maxAnswered,
 		tebra.GroupBridge, tebra.GroupParked)
 	return script.Run(ctx, rdb, append(allKeys, keys...), append(allArgs, args...)...)
 }

@@ -426,7 +426,7 @@ func (w *world) start(t *rapid.T, k *worker) {
 
 func (w *world) unstart(t *rapid.T, at Claim) {
 	w.command(t, "unstart", func() string {
-		return word(w.l.run(context.Background(), w.rdb, unstartScript, at.Delivery, at.token, nil, at.starts).Err())
+		return word(w.l.run(context.Background(), w.rdb, unstartScript, &at, nil, at.starts).Err())
 	})
 }
 

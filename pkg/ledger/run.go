@@ -39,7 +39,7 @@ func (l *Ledger) mark(ctx context.Context, c *Claim, need time.Duration) error {
 }
 
 func (l *Ledger) start(ctx context.Context, rdb redis.Scripter, c *Claim, need time.Duration) error {
-	cmd := l.run(ctx, rdb, startScript, c.Delivery, c.token, nil, need.Milliseconds(), c.starts)
+	cmd := l.run(ctx, rdb, startScript, c, nil, need.Milliseconds(), c.starts)
 	return l.step(cmd, c, "start", map[string]error{"lost": ErrLeaseLost, "short": ErrLeaseTooShort})
 }
 
@@ -65,7 +65,7 @@ func (l *Ledger) startReplicated(ctx context.Context, c *Claim, need time.Durati
 		return nil
 	}
 	short := fmt.Errorf("%d of %d within %v: %w", confirmed, l.cfg.Replicas, l.cfg.ReplicaWait, ErrReplicas)
-	undone := l.run(ctx, l.rdb, unstartScript, c.Delivery, c.token, nil, c.starts).Err()
+	undone := l.run(ctx, l.rdb, unstartScript, c, nil, c.starts).Err()
 	return c.wrap("start", errors.Join(short, undone))
 }
 
@@ -87,10 +87,10 @@ func (l *Ledger) complete(ctx context.Context, c *Claim, resp tebra.Response, an
 	if err := checkResponse(c, resp); err != nil {
 		return c.wrap("complete", err)
 	}
-	e := c.Delivery.Envelope
-	cmd := l.run(ctx, l.rdb, completeScript, c.Delivery, c.token, nil,
+	e := &c.Delivery.Envelope
+	cmd := l.run(ctx, l.rdb, completeScript, c, nil,
 		answerID, string(resp.ErrorCode), body(resp), c.Attempt,
-		c.Delivery.Fingerprint, e.Epoch, millis(e.AdmittedAt))
+		&c.Delivery.Fingerprint, &e.Epoch, millis(e.AdmittedAt))
 	return l.step(cmd, c, "complete", map[string]error{"stale": ErrStale})
 }
 
@@ -114,7 +114,7 @@ func (l *Ledger) Release(ctx context.Context, c *Claim, code tebra.ErrorCode) er
 	if !c.Verdict.Held() {
 		return c.wrap("release", fmt.Errorf("a claim of verdict %s holds nothing", c.Verdict))
 	}
-	cmd := l.run(ctx, l.rdb, releaseScript, c.Delivery, c.token, nil, string(code))
+	cmd := l.run(ctx, l.rdb, releaseScript, c, nil, string(code))
 	return l.step(cmd, c, "release", map[string]error{"stale": ErrStale})
 }
 
@@ -129,7 +129,7 @@ func (l *Ledger) Return(ctx context.Context, c *Claim, code tebra.ErrorCode) err
 	if !c.callable {
 		return c.wrap("return", errors.New("only a run that Claim gave may wait for its call"))
 	}
-	cmd := l.run(ctx, l.rdb, returnScript, c.Delivery, c.token, nil,
+	cmd := l.run(ctx, l.rdb, returnScript, c, nil,
 		string(code), c.Delivery.Envelope.Lane, boolArg(c.begun))
 	return l.step(cmd, c, "return", map[string]error{"stale": ErrStale, "gone": ErrEntryGone})
 }
@@ -147,7 +147,7 @@ func (l *Ledger) Reject(ctx context.Context, e tebra.Envelope, answer tebra.Resp
 	if answer.ID == "" || answer.State() == tebra.Success {
 		return false, c.wrap("reject", errors.New("the answer must be an error, with an ID"))
 	}
-	word, err := l.run(ctx, l.rdb, rejectScript, c.Delivery, c.token, nil,
+	word, err := l.run(ctx, l.rdb, rejectScript, c, nil,
 		answer.ID, string(answer.ErrorCode), body(answer)).Text()
 	if err != nil {
 		return false, c.wrap("reject", err)

@@ -131,7 +131,7 @@ func TestALateUnstartLeavesTheNextStartAlone(t *testing.T) {
 	onEveryRedis(t, func(t *testing.T, f *fixture) {
 		c := f.claim(f.send(aWrite))
 		unstart := func(start int) {
-			f.must(f.l.run(t.Context(), f.rdb, unstartScript, c.Delivery, c.token, nil, start).Err())
+			f.must(f.l.run(t.Context(), f.rdb, unstartScript, c, nil, start).Err())
 		}
 		wantStarted := func(want string) {
 			t.Helper()
