@@ -124,7 +124,7 @@ func TestABurstIsReadPastBeforeItIsPutAway(t *testing.T) {
 
 // unhurried is how long it takes to write the burst below when nothing else wants
 // the processors. By how much longer it takes, a test can tell how much slower
-// everything is at the moment.
+// everything is at the moment; from twice as long on, nothing can be told.
 const unhurried = 100 * time.Millisecond
 
 // This test is alone (not parallel), as it measures time.
@@ -147,6 +147,9 @@ func TestABurstInOneLaneDelaysNoOther(t *testing.T) {
 	slices.Sort(took)
 	slices.Sort(writes)
 	t.Logf("from XADD to the publish, behind %d of another lane, which took %v to write: %v", burst, writes, took)
+	if writes[trials/2] > 2*unhurried {
+		t.Skipf("measures time, and this machine is busy or slow: writing the burst took %v, want at most %v; TestABurstIsReadPastBeforeItIsPutAway runs", writes[trials/2], 2*unhurried)
+	}
 	bound := time.Duration(float64(most) * max(1, float64(writes[trials/2])/float64(unhurried)))
 	if median := took[trials/2]; median > bound {
 		t.Errorf("a request was published %v after its XADD at the median, want at most %v", median, bound)
