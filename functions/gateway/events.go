@@ -114,7 +114,7 @@ func (g *Gateway) awaitReader(w http.ResponseWriter, r *http.Request) bool {
 	case <-r.Context().Done():
 	case <-timer.C:
 	}
-	refuseFor(w, http.StatusServiceUnavailable, "unavailable", "events can't be read right now; come again", time.Second)
+	refuseFor(w, http.StatusServiceUnavailable, "unavailable", "the streams can't be read right now; come again, a request with the same id", time.Second)
 	return false
 }
 

@@ -296,6 +296,30 @@ func TestWaitingForTheTurn(t *testing.T) {
 	}
 }
 
+// TestFindingOutWhatIsLostWaitsForTheTurn: after an outage everybody asks at once, and
+// each answer may come with large entries.
+func TestFindingOutWhatIsLostWaitsForTheTurn(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, peertest.Redis(t), nil)
+	f.say("alice", "r1")
+	p := f.g.past
+	for range mostReaders {
+		p.turn <- struct{}{}
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	if _, _, err := p.lost(ctx, position{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("lost() while all turns are taken = %v, want it to wait until its client leaves", err)
+	}
+	<-p.turn
+	if _, lost, err := p.lost(t.Context(), position{}); lost || err != nil {
+		t.Errorf("lost() = %v, %v in its turn, want false", lost, err)
+	}
+	if got := len(p.turn); got != mostReaders-1 {
+		t.Errorf("%d turns are taken after it, want %d", got, mostReaders-1)
+	}
+}
+
 // TestConnectingCountsForTheRate: streams are not free.
 func TestConnectingCountsForTheRate(t *testing.T) {
 	t.Parallel()

@@ -13,7 +13,8 @@ import (
 
 // Bounds of reading what a client missed.
 const (
-	// mostReaders is how many pages of the past are read at a time; others wait.
+	// mostReaders is how many read of the past at a time, a page or how far it goes;
+	// others wait.
 	mostReaders = 4
 	// mostPage and pageBytes bound a page; its last entry may go beyond the bytes.
 	mostPage    = 200
@@ -29,7 +30,7 @@ type past struct {
 	rdb  redis.UniversalClient
 	keys [streams]string
 	hub  *hub          // counts what is kept for clients
-	turn chan struct{} // to read a page
+	turn chan struct{} // to read
 }
 
 func newPast(rdb redis.UniversalClient, keys tebra.Keys, hub *hub) *past {
@@ -38,8 +39,16 @@ func newPast(rdb redis.UniversalClient, keys tebra.Keys, hub *hub) *past {
 
 // lost reports whether entries after from may be gone from a stream, and returns
 // from where to go on. It errs on the side of saying so: a client whose last entry
-// was itself trimmed can't be told whether more was.
+// was itself trimmed can't be told whether more was. It takes a turn, since Redis
+// tells with it of whole entries, which may be large, and after an outage everybody
+// asks at once.
 func (p *past) lost(ctx context.Context, from position) (position, bool, error) {
+	select {
+	case p.turn <- struct{}{}:
+		defer func() { <-p.turn }()
+	case <-ctx.Done():
+		return from, false, ctx.Err()
+	}
 	any := false
 	for i, key := range p.keys {
 		start, lost, err := p.lostOf(ctx, key, from[i])

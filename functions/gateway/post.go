@@ -21,31 +21,25 @@ import (
 // submit adds a request to the stream, unless one of the same user and ID is known
 // to have been added: then that one counts, if it asks for the same.
 //
-//	KEYS  1 requests, 2 what is known of this user and ID, 3 status, 4 responses
+// All that is said of a request comes after where this instance's reader is now. To
+// ask Redis for the streams' ends would cost it more: XINFO comes with the first and
+// the last entry of each, answers of megabytes perhaps, and Lua copies them.
+//
+//	KEYS  1 requests, 2 what is known of this user and ID
 //	ARGV  1 fingerprint, 2 how long to know it in milliseconds, 3 correlation ID,
-//	      4 … fields and values of the entry
+//	      4 a status and 5 a response before the entry, 6 … fields and values of it
 //	returns {0} for another request under the same ID, or {1, entry, correlation
-//	ID, last status, last response}: where the streams were before the entry; with
-//	2 in place of 1 where it was added before
+//	ID, status, response}; with 2 in place of 1 where it was added before
 var submit = redis.NewScript(`
 local known = redis.call('HMGET', KEYS[2], 'print', 'entry', 'correlation', 'status', 'responses')
 if known[1] then
   if known[1] ~= ARGV[1] then return {0} end
   return {2, known[2], known[3], known[4], known[5]}
 end
-local function last(key)
-  if redis.call('EXISTS', key) == 0 then return '0-0' end
-  local info = redis.call('XINFO', 'STREAM', key)
-  for i = 1, #info, 2 do
-    if info[i] == 'last-generated-id' then return info[i + 1] end
-  end
-  return '0-0'
-end
-local status, responses = last(KEYS[3]), last(KEYS[4])
-local entry = redis.call('XADD', KEYS[1], '*', unpack(ARGV, 4))
-redis.call('HSET', KEYS[2], 'print', ARGV[1], 'entry', entry, 'correlation', ARGV[3], 'status', status, 'responses', responses)
+local entry = redis.call('XADD', KEYS[1], '*', unpack(ARGV, 6))
+redis.call('HSET', KEYS[2], 'print', ARGV[1], 'entry', entry, 'correlation', ARGV[3], 'status', ARGV[4], 'responses', ARGV[5])
 redis.call('PEXPIRE', KEYS[2], ARGV[2])
-return {1, entry, ARGV[3], status, responses}
+return {1, entry, ARGV[3], ARGV[4], ARGV[5]}
 `)
 
 // accepted is the body of a 202.
@@ -76,6 +70,9 @@ func (g *Gateway) post(w http.ResponseWriter, r *http.Request) {
 	request, err := g.request(body, who.UserID, g.seen.Traceparent(r.Context()))
 	if err != nil {
 		refuseBody(w, err)
+		return
+	}
+	if !g.awaitReader(w, r) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), postTimeout)
@@ -259,11 +256,15 @@ var errConflict = errors.New("another request has this id")
 
 // submit puts a request on the stream once, however often it is sent.
 func (g *Gateway) submit(ctx context.Context, r tebra.Request) (accepted, error) {
-	args := []any{tebra.Fingerprint(r.Action, r.Params), g.cfg.Retention.Milliseconds(), r.CorrelationID}
+	at := g.hub.position()
+	args := []any{
+		tebra.Fingerprint(r.Action, r.Params), g.cfg.Retention.Milliseconds(), r.CorrelationID,
+		at[ofStatus].String(), at[ofResponses].String(),
+	}
 	for _, text := range entryOf(r) {
 		args = append(args, text)
 	}
-	keys := []string{g.keys.Requests(), g.keys.Posted(tebra.LedgerHash(r.UserID, r.ID)), g.keys.Status(), g.keys.Responses()}
+	keys := []string{g.keys.Requests(), g.keys.Posted(tebra.LedgerHash(r.UserID, r.ID))}
 	reply, err := submit.Run(ctx, g.rdb, keys, args...).Slice()
 	if err != nil {
 		return accepted{}, err
@@ -271,7 +272,7 @@ func (g *Gateway) submit(ctx context.Context, r tebra.Request) (accepted, error)
 	if len(reply) == 1 {
 		return accepted{}, errConflict
 	}
-	var texts [4]string // entry, correlation ID, last status, last response
+	var texts [4]string // entry, correlation ID, status, response
 	for i := range texts {
 		text, ok := "", false
 		if len(reply) == len(texts)+1 {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -126,6 +128,29 @@ func TestTheSameIDAgainAnswersTheSame(t *testing.T) {
 		if strings.Contains(key, "alice") || strings.Contains(key, "r1") {
 			t.Errorf("key %q holds what somebody typed", key)
 		}
+	}
+}
+
+// TestAPostCostsTheSameHoweverLargeAnswersAre: Redis is not made to copy any, and yet
+// all that is said of a request comes after the position that the post is answered with.
+func TestAPostCostsTheSameHoweverLargeAnswersAre(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, peertest.RealRedis(t), nil)
+	f.answer("alice", "before", padded(1<<20))
+	peertest.Eventually(t, patience, "the reader at the end", func() bool { return f.g.hub.position()[ofResponses] != tebra.EntryID{} })
+	looked := func() string {
+		stats, err := f.rdb.Info(t.Context(), "commandstats").Result()
+		f.must(err)
+		return regexp.MustCompile(`cmdstat_xinfo\|stream:calls=\d+`).FindString(stats)
+	}
+	before := looked()
+	_, posted, _ := f.post("alice", `{"action":"health","id":"r1"}`)
+	if got := looked(); got != before || before == "" {
+		t.Errorf("XINFO STREAM before a post: %q, after it: %q, want the same", before, got)
+	}
+	want := []string{f.say("alice", "r1"), f.answer("alice", "r1", "1")}
+	if got := f.listen("alice", posted.Since).updates(2); !slices.Equal(got, want) {
+		t.Errorf("after %s came %v, want %v", posted.Since, got, want)
 	}
 }
 
