@@ -372,12 +372,12 @@ func (h *hub) read(ctx context.Context) error {
 // before it is there when the statuses are read. Only where there are more than one
 // read takes, an answer may come before a status that was written earlier.
 func (h *hub) behind(ctx context.Context) ([]*event, error) {
-	ctx, cancel := context.WithTimeout(ctx, pageTimeout)
-	defer cancel()
 	var events []*event
 	at := h.position()
 	for _, i := range [streams]int{ofResponses, ofStatus} {
-		found, err := page(ctx, h.rdb, h.keys[i], at[i], mostID, mostRead, readBytes)
+		pageCtx, cancel := context.WithTimeout(ctx, pageTimeout)
+		found, err := page(pageCtx, h.rdb, h.keys[i], at[i], mostID, mostRead, readBytes)
+		cancel()
 		if err != nil {
 			return nil, err
 		}

@@ -39,8 +39,13 @@ func scan(ctx context.Context, page pager, stream, start, stop string, each func
 	}
 }
 
-// nextCount returns how many entries like these make a page.
+// nextCount returns how many entries to read after these.
 func nextCount(entries []redis.XMessage) int {
+	return min(mostPage, fitting(entries), 2*len(entries))
+}
+
+// fitting returns how many entries like these make a page, 1 at least.
+func fitting(entries []redis.XMessage) int {
 	size := 0
 	for _, entry := range entries {
 		for name, value := range entry.Values {
@@ -48,7 +53,7 @@ func nextCount(entries []redis.XMessage) int {
 			size += len(name) + len(text)
 		}
 	}
-	return min(mostPage, max(1, len(entries)*pageBytes/max(size, 1)), 2*len(entries))
+	return max(1, len(entries)*pageBytes/max(size, 1))
 }
 
 // texts returns an entry's fields; Redis has only text in them.

@@ -17,7 +17,9 @@ const (
 	watchBlock = 250 * time.Millisecond
 	// watchGrace is how much longer than watchBlock a read may take.
 	watchGrace = 2 * time.Second
-	// watchCount bounds the entries of each stream in one read.
+	// watchCount bounds the entries of each stream in one read. Fewer are read where
+	// they are large, or where a read has failed: it may have been too much for the
+	// way to Redis, and would be again.
 	watchCount = 500
 	// mostWatched bounds how many requests under way a watch knows; of more, the
 	// oldest are seen again at their next change.
@@ -31,12 +33,13 @@ type Watch struct {
 	inspector        *Inspector
 	filter           Filter
 	requests, status string           // the IDs after which to read
+	count            int              // of entries to read, of each stream
 	underWay         map[key]*Request // not answered yet
 }
 
 // NewWatch returns a watch of what fits the filter.
 func (i *Inspector) NewWatch(ctx context.Context, f Filter) (*Watch, error) {
-	w := &Watch{inspector: i, filter: f, underWay: map[key]*Request{}}
+	w := &Watch{inspector: i, filter: f, underWay: map[key]*Request{}, count: firstPage}
 	var err error
 	if w.requests, err = i.lastID(ctx, i.keys.Requests()); err != nil {
 		return nil, err
@@ -67,17 +70,20 @@ func (w *Watch) Next(ctx context.Context) ([]Request, error) {
 	keys := w.inspector.keys
 	streams, err := w.inspector.rdb.XRead(ctx, &redis.XReadArgs{
 		Streams: []string{keys.Requests(), keys.Status(), w.requests, w.status},
-		Count:   watchCount,
+		Count:   int64(w.count),
 		Block:   watchBlock,
 	}).Result()
 	if errors.Is(err, redis.Nil) {
 		return nil, nil
 	}
 	if err != nil {
+		w.count = max(1, w.count/8)
 		return nil, fmt.Errorf("reading %s and %s: %w", keys.Requests(), keys.Status(), err)
 	}
 	var changed []Request
+	most := watchCount
 	for _, s := range streams {
+		most = min(most, fitting(s.Messages))
 		for _, entry := range s.Messages {
 			var r *Request
 			if s.Stream == keys.Requests() {
@@ -92,6 +98,7 @@ func (w *Watch) Next(ctx context.Context) ([]Request, error) {
 			}
 		}
 	}
+	w.count = min(most, 2*w.count)
 	w.bound()
 	return changed, nil
 }

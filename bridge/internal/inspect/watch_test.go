@@ -1,9 +1,13 @@
 package inspect
 
 import (
+	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
+
+	"github.com/redis/go-redis/v9"
 
 	"tebraproxy/pkg/tebra"
 )
@@ -34,6 +38,68 @@ func TestWatchSeesEveryChangeFromNowOn(t *testing.T) {
 	}
 	if changed, err := w.Next(t.Context()); err != nil || len(changed) != 0 {
 		t.Errorf("Next() = %+v, %v without changes, want none", changed, err)
+	}
+}
+
+// narrow is a way to Redis that carries only so many entries in time.
+type narrow struct{ most int64 }
+
+func (n *narrow) DialHook(next redis.DialHook) redis.DialHook { return next }
+func (n *narrow) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+func (n *narrow) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if args := cmd.Args(); cmd.Name() == "xread" && args[2].(int64) > n.most {
+			cmd.SetErr(context.DeadlineExceeded)
+			return context.DeadlineExceeded
+		}
+		return next(ctx, cmd)
+	}
+}
+
+// TestAWatchOverANarrowWayReadsLess rather than the same again and again in vain, and
+// misses nothing.
+func TestAWatchOverANarrowWayReadsLess(t *testing.T) {
+	t.Parallel()
+	i := setup(t)
+	w, err := i.NewWatch(t.Context(), Filter{})
+	i.must(err)
+	const n = 60
+	for k := range n {
+		i.ask(fmt.Sprintf("%d-0", 1000+k), fmt.Sprint("r", k), "u1", "health")
+	}
+	i.rdb.AddHook(&narrow{most: 5})
+	var got []string
+	failures := 0
+	for len(got) < n && failures < n {
+		changed, err := w.Next(t.Context())
+		if err != nil {
+			failures++
+		}
+		for _, r := range changed {
+			got = append(got, r.RequestID)
+		}
+	}
+	for k := range n {
+		if len(got) <= k || got[k] != fmt.Sprint("r", k) {
+			t.Fatalf("saw %q with %d failures, want all %d requests in order", got, failures, n)
+		}
+	}
+}
+
+// TestAWatchReadsFewerWhereTheyAreLarge.
+func TestAWatchReadsFewerWhereTheyAreLarge(t *testing.T) {
+	t.Parallel()
+	i := setup(t)
+	w, err := i.NewWatch(t.Context(), Filter{})
+	i.must(err)
+	i.add(i.keys.Requests(), "1000-0", "id", "r", "userId", "u1", "action", "health", "params", `{"x":"`+strings.Repeat("x", 1<<20)+`"}`)
+	_, err = w.Next(t.Context())
+	i.must(err)
+	if w.count > pageBytes>>20 {
+		t.Errorf("%d entries are read after one of 1 MiB, want %d at most", w.count, pageBytes>>20)
 	}
 }
 
