@@ -254,9 +254,10 @@ func TestAFailoverThatUndoesAcknowledgementsOnlyPublishesAgain(t *testing.T) {
 			replica := peertest.RealRedis(t, peertest.WithReplicaOf(b.server))
 			proxy := newRedisProxy(t, b.server.Addr())
 			hook, came, release := stuck()
+			var r *running
 			if tt.snapshot == "in hand" {
 				b.sink.onPublish(hook)
-				b.start(proxy.url(), unclaimed)
+				r = b.start(proxy.url(), unclaimed)
 				b.waitForEpoch()
 			}
 			ids := append(b.add(50, "quick"), b.add(50, "change")...)
@@ -268,10 +269,12 @@ func TestAFailoverThatUndoesAcknowledgementsOnlyPublishesAgain(t *testing.T) {
 			b.detach(replica)
 			release()
 			if tt.snapshot == "unread" {
-				b.start(proxy.url(), unclaimed)
+				r = b.start(proxy.url(), unclaimed)
 			}
 			b.waitPublished(ids)
 			b.waitSettled()
+			// Else it acknowledges again what it knows to be published.
+			peertest.Eventually(t, wait, "the bridge to know that all is acknowledged", r.hand.empty)
 			before := len(b.sink.requests())
 
 			proxy.refuse()
