@@ -56,6 +56,10 @@ const (
 	postTimeout = 5 * time.Second
 	// bodyRoom is what a body may hold besides what becomes the entry.
 	bodyRoom = 4 << 10
+	// postBytes bounds the bodies that are in memory at a time, of which each takes
+	// about five times its size until it is on the stream: the rate alone lets one
+	// user send a hundred of the largest at once.
+	postBytes = 32 << 20
 )
 
 func (g *Gateway) post(w http.ResponseWriter, r *http.Request) {
@@ -63,6 +67,13 @@ func (g *Gateway) post(w http.ResponseWriter, r *http.Request) {
 	if !ok || !g.admit(w, r, who.UserID) {
 		return
 	}
+	size := g.sizeOf(r)
+	if !g.posting.TryAcquire(size) {
+		g.log.Warn("a request was refused: those being taken fill the memory that they may")
+		refuseFor(w, http.StatusServiceUnavailable, "unavailable", "too much is being sent right now; send it again with the same id", time.Second)
+		return
+	}
+	defer g.posting.Release(size)
 	body, ok := g.read(w, r)
 	if !ok {
 		return
@@ -113,13 +124,24 @@ func (g *Gateway) admit(w http.ResponseWriter, r *http.Request, user string) boo
 	return false
 }
 
+// mostBody is the largest body that is read.
+func (g *Gateway) mostBody() int64 { return int64(g.cfg.MaxRequestBytes) + bodyRoom }
+
+// sizeOf returns how large the body may be: of one that doesn't say, the most.
+func (g *Gateway) sizeOf(r *http.Request) int64 {
+	if r.ContentLength < 0 {
+		return g.mostBody()
+	}
+	return min(r.ContentLength, g.mostBody())
+}
+
 // read returns the body, or refuses it and returns false.
 func (g *Gateway) read(w http.ResponseWriter, r *http.Request) ([]byte, bool) {
 	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != "application/json" {
 		refuse(w, http.StatusUnsupportedMediaType, "unsupported_media_type", "send JSON, with Content-Type: application/json")
 		return nil, false
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(g.cfg.MaxRequestBytes)+bodyRoom))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, g.mostBody()))
 	var large *http.MaxBytesError
 	switch {
 	case errors.As(err, &large):

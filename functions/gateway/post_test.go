@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"regexp"
 	"slices"
@@ -152,6 +153,48 @@ func TestAPostCostsTheSameHoweverLargeAnswersAre(t *testing.T) {
 	if got := f.listen("alice", posted.Since).updates(2); !slices.Equal(got, want) {
 		t.Errorf("after %s came %v, want %v", posted.Since, got, want)
 	}
+}
+
+// TestBodiesInMemoryAreBounded: while others' fill it, one is refused for a moment,
+// and a place is free again once a post is over, however it ended.
+func TestBodiesInMemoryAreBounded(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, peertest.Redis(t), nil)
+	body, unsent := io.Pipe() // of a length that nobody knows
+	defer unsent.CloseWithError(io.ErrUnexpectedEOF)
+	const rest = 1 << 10
+	if !f.g.posting.TryAcquire(postBytes - f.g.mostBody() - rest) {
+		t.Fatal("not even that fits")
+	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, f.url+"/v1/requests", body)
+	f.must(err)
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Authorization", "Bearer alice")
+	left := make(chan error, 1)
+	go func() {
+		resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
+		if err == nil {
+			resp.Body.Close()
+		}
+		left <- err
+	}()
+	full := func() bool {
+		if f.g.posting.TryAcquire(rest + 1) {
+			f.g.posting.Release(rest + 1)
+			return false
+		}
+		return true
+	}
+	peertest.Eventually(t, patience, "a post that is being read", full)
+	if status, _, code := f.post("bob", `{"action":"health","params":{"x":`+padded(rest)+`}}`); status != http.StatusServiceUnavailable || code != "unavailable" {
+		t.Errorf("POST beside as much as may be = %d %s, want 503 unavailable", status, code)
+	}
+	if status, _, code := f.post("bob", `{"action":"health"}`); status != http.StatusAccepted {
+		t.Errorf("POST of a small one that fits = %d %s, want 202", status, code)
+	}
+	unsent.CloseWithError(io.ErrUnexpectedEOF) // the client's connection ends with it
+	<-left
+	peertest.Eventually(t, patience, "the room of a client that left", func() bool { return !full() })
 }
 
 // TestBodiesThatAreNoRequestsAreRefused, with a reason and without a trace on the
