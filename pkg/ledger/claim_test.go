@@ -572,6 +572,23 @@ func TestEveryWordPutsOffTheRecordsEnd(t *testing.T) {
 	}
 }
 
+// TestAClaimedRecordLastsWhateverComesMeanwhile: Complete relies, within its lease, on
+// what the claim has put off.
+func TestAClaimedRecordLastsWhateverComesMeanwhile(t *testing.T) {
+	t.Parallel()
+	onEveryRedis(t, func(t *testing.T, f *fixture) {
+		d := f.send(aWrite)
+		c := f.claim(d)
+		f.send(aWrite) // the client sends it again
+		f.must(f.l.Complete(t.Context(), c, succeed()))
+		ttl, err := f.rdb.PTTL(t.Context(), f.keys.Ledger(d.Envelope.Ledger)).Result()
+		f.must(err)
+		if want := testTTL + testLease - time.Minute; ttl < want {
+			t.Errorf("the record ends in %v, want it to last as long as its claim had it, %v and more", ttl, want)
+		}
+	})
+}
+
 func TestWhatScriptsWriteIsWhatTebraWrites(t *testing.T) {
 	t.Parallel()
 	onEveryRedis(t, func(t *testing.T, f *fixture) {
