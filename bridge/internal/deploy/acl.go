@@ -9,7 +9,7 @@ var commands = []string{
 	// connections
 	"ping", "select", "info", "time",
 	// transactions, scripts, replicas
-	"multi", "exec", "eval", "evalsha", "script|load", "wait",
+	"multi", "exec", "watch", "unwatch", "eval", "evalsha", "script|load", "wait",
 	// keys
 	"get", "set", "del", "exists", "pexpire",
 	// streams

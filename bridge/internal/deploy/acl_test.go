@@ -23,6 +23,7 @@ import (
 	"tebraproxy/bridge/internal/local"
 	"tebraproxy/functions/gateway"
 	"tebraproxy/pkg/config"
+	"tebraproxy/pkg/ledger"
 	"tebraproxy/pkg/peertest"
 	"tebraproxy/pkg/stream"
 	"tebraproxy/pkg/tebra"
@@ -78,6 +79,40 @@ func TestEverythingWorksUnderTheACLAndNothingElseDoes(t *testing.T) {
 		if err := admin.ACLLogReset(t.Context()).Err(); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// TestAChangeIsCalledOnceReplicasKnowOfItUnderTheACL: with LEDGER_REPLICAS the ledger
+// holds on to a connection.
+func TestAChangeIsCalledOnceReplicasKnowOfItUnderTheACL(t *testing.T) {
+	t.Parallel()
+	server := peertest.RealRedis(t, peertest.WithACL(RedisACL(aclUser, tebra.DefaultPrefix)+" >"+aclPassword))
+	peertest.RealRedis(t, peertest.WithReplicaOf(server))
+	peertest.Eventually(t, wait, "the replica to follow", func() bool {
+		info, err := server.Client().Info(t.Context(), "replication").Result()
+		return err == nil && strings.Contains(info, "state=online")
+	})
+	keys, err := tebra.NewKeys(tebra.DefaultPrefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := ledger.New(aclClient(t, server), keys, ledger.Config{Replicas: 1})
+	d := ledger.Delivery{Write: true, Fingerprint: "f", Envelope: tebra.Envelope{
+		EntryID: "1-1", RequestID: "r", CorrelationID: "r", UserID: "u", Action: "createAppointment",
+		Lane: tebra.DefaultLane, Ledger: tebra.LedgerHash("u", "r"), AdmittedAt: time.Now()}}
+	d.Envelope.Epoch, _, err = l.Admit(t.Context(), []ledger.Admission{{Hash: d.Envelope.Ledger, EntryID: d.Envelope.EntryID, Fingerprint: d.Fingerprint}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	claim, err := l.Claim(t.Context(), d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Start(t.Context(), claim, time.Second); err != nil {
+		t.Errorf("Start() = %v, want nil", err)
+	}
+	if refused := refusedCommands(t, server.Client()); len(refused) > 0 {
+		t.Errorf("the server refused %v", refused)
 	}
 }
 

@@ -142,6 +142,8 @@ var unseen = map[string]string{
 	"info":        "the bridge, which reads the eviction policy",
 	"multi":       "transactions",
 	"exec":        "transactions",
+	"watch":       "the ledger, for replicas: so the client holds on to a connection",
+	"unwatch":     "the ledger, for replicas",
 	"eval":        "scripts that the server does not have yet",
 	"evalsha":     "scripts",
 	"script|load": "the stream, before it calls its scripts",

@@ -174,7 +174,7 @@ func (e *examination) persistence(a area, info map[string]string) {
 // DRYRUN takes; %s is a key of the installation. Which those commands are, the
 // deployed ACL says.
 var examples = map[string][]any{
-	"ping": {}, "time": {}, "info": {}, "multi": {}, "exec": {}, "select": {"0"}, "wait": {"0", "0"}, "script|load": {"return 1"},
+	"ping": {}, "time": {}, "info": {}, "multi": {}, "exec": {}, "watch": {"%s"}, "unwatch": {}, "select": {"0"}, "wait": {"0", "0"}, "script|load": {"return 1"},
 	"eval": {"return 1", "1", "%s"}, "evalsha": {"0", "1", "%s"},
 	"get": {"%s"}, "set": {"%s", "v"}, "del": {"%s"}, "exists": {"%s"}, "pexpire": {"%s", "1"},
 	"xadd": {"%s", "*", "f", "v"}, "xread": {"STREAMS", "%s", "0"}, "xreadgroup": {"GROUP", "g", "c", "STREAMS", "%s", ">"},
