@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
-	"golang.org/x/sync/semaphore"
 
 	"tebraproxy/pkg/rate"
 	"tebraproxy/pkg/tebra"
@@ -40,7 +39,7 @@ type Gateway struct {
 	rdb      redis.UniversalClient
 	verifier Verifier
 	limiter  *rate.Limiter
-	posting  *semaphore.Weighted // bytes of the bodies that are being taken
+	posting  bodies // that are being taken
 	hub      *hub
 	past     *past
 	log      *slog.Logger
@@ -68,7 +67,7 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 		cfg: cfg, keys: keys, rdb: deps.Redis, verifier: deps.Verifier, log: deps.Log,
 		seen:      deps.Telemetry.Gateway(slices.Sorted(maps.Keys(methods)), refusals),
 		limiter:   rate.New(deps.Redis, keys),
-		posting:   semaphore.NewWeighted(postBytes),
+		posting:   bodies{of: map[string]int64{}},
 		hub:       newHub(deps.Redis, keys, cfg.MaxStreams, cfg.MaxUserStreams, deps.Bare, deps.Log),
 		heartbeat: heartbeat, recheck: recheck,
 	}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -60,7 +61,41 @@ const (
 	// about five times its size until it is on the stream: the rate alone lets one
 	// user send a hundred of the largest at once.
 	postBytes = 32 << 20
+	// userPostBytes bounds those of one user: whoever begins many and sends none of
+	// them to its end would else keep everybody from posting.
+	userPostBytes = postBytes / 4
 )
+
+// bodies counts the bytes of the bodies that are being taken. It is safe for concurrent
+// use.
+type bodies struct {
+	mu  sync.Mutex
+	all int64
+	of  map[string]int64 // users
+}
+
+// take counts a body of n bytes, unless that is too much of a user's, or of all. One
+// body of each user may be of any size.
+func (b *bodies) take(user string, n int64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.all+n > postBytes || b.of[user] > 0 && b.of[user]+n > userPostBytes {
+		return false
+	}
+	b.all += n
+	b.of[user] += n
+	return true
+}
+
+// done takes back what take has counted.
+func (b *bodies) done(user string, n int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.all -= n
+	if b.of[user] -= n; b.of[user] <= 0 {
+		delete(b.of, user)
+	}
+}
 
 func (g *Gateway) post(w http.ResponseWriter, r *http.Request) {
 	who, _, ok := g.authenticate(w, r)
@@ -68,12 +103,12 @@ func (g *Gateway) post(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	size := g.sizeOf(r)
-	if !g.posting.TryAcquire(size) {
+	if !g.posting.take(who.UserID, size) {
 		g.log.Warn("a request was refused: those being taken fill the memory that they may")
 		refuseFor(w, http.StatusServiceUnavailable, "unavailable", "too much is being sent right now; send it again with the same id", time.Second)
 		return
 	}
-	defer g.posting.Release(size)
+	defer g.posting.done(who.UserID, size)
 	body, ok := g.read(w, r)
 	if !ok {
 		return

@@ -160,27 +160,14 @@ func TestAPostCostsTheSameHoweverLargeAnswersAre(t *testing.T) {
 func TestBodiesInMemoryAreBounded(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, peertest.Redis(t), nil)
-	body, unsent := io.Pipe() // of a length that nobody knows
-	defer unsent.CloseWithError(io.ErrUnexpectedEOF)
 	const rest = 1 << 10
-	if !f.g.posting.TryAcquire(postBytes - f.g.mostBody() - rest) {
+	if !f.g.posting.take("others", postBytes-f.g.mostBody()-rest) {
 		t.Fatal("not even that fits")
 	}
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, f.url+"/v1/requests", body)
-	f.must(err)
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("Authorization", "Bearer alice")
-	left := make(chan error, 1)
-	go func() {
-		resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
-		if err == nil {
-			resp.Body.Close()
-		}
-		left <- err
-	}()
+	statuses, leave := f.beginPost("alice")
 	full := func() bool {
-		if f.g.posting.TryAcquire(rest + 1) {
-			f.g.posting.Release(rest + 1)
+		if f.g.posting.take("another", rest+1) {
+			f.g.posting.done("another", rest+1)
 			return false
 		}
 		return true
@@ -192,9 +179,71 @@ func TestBodiesInMemoryAreBounded(t *testing.T) {
 	if status, _, code := f.post("bob", `{"action":"health"}`); status != http.StatusAccepted {
 		t.Errorf("POST of a small one that fits = %d %s, want 202", status, code)
 	}
-	unsent.CloseWithError(io.ErrUnexpectedEOF) // the client's connection ends with it
-	<-left
+	leave()
+	<-statuses
 	peertest.Eventually(t, patience, "the room of a client that left", func() bool { return !full() })
+}
+
+// beginPost begins a post whose body never comes, and returns what tells its status, 0
+// for none, and what ends it.
+func (f *fixture) beginPost(user string) (<-chan int, func()) {
+	f.t.Helper()
+	body, unsent := io.Pipe()                                      // of a length that nobody knows
+	leave := func() { unsent.CloseWithError(io.ErrUnexpectedEOF) } // the connection ends with it
+	f.t.Cleanup(leave)
+	req, err := http.NewRequestWithContext(f.t.Context(), http.MethodPost, f.url+"/v1/requests", body)
+	f.must(err)
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Authorization", "Bearer "+user)
+	status := make(chan int, 1)
+	go func() {
+		resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
+		if err != nil {
+			status <- 0
+			return
+		}
+		resp.Body.Close()
+		status <- resp.StatusCode
+	}()
+	return status, leave
+}
+
+// TestWhoSendsNoBodyToItsEndKeepsNobodyElseFromPosting: what one user may begin leaves
+// room for the others.
+func TestWhoSendsNoBodyToItsEndKeepsNobodyElseFromPosting(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, peertest.Redis(t), nil)
+	fit, refused := int(userPostBytes/f.g.mostBody()), 0
+	tries := int(postBytes/f.g.mostBody()) + 1
+	var ends []func()
+	var begun []<-chan int
+	for range tries {
+		status, leave := f.beginPost("alice")
+		begun, ends = append(begun, status), append(ends, leave)
+	}
+	peertest.Eventually(t, patience, "all but what one user may begin to be refused", func() bool {
+		for i, status := range begun {
+			select {
+			case got := <-status:
+				if begun[i] = nil; got != http.StatusServiceUnavailable {
+					t.Errorf("a post too many = %d, want 503", got)
+				}
+				refused++
+			default:
+			}
+		}
+		return refused == tries-fit
+	})
+	body := `{"action":"health","params":{"x":` + padded(1<<20-200) + `}}`
+	if status, _, code := f.post("bob", body); status != http.StatusAccepted {
+		t.Errorf("another user's POST = %d %s, want 202", status, code)
+	}
+	for i, leave := range ends {
+		leave()
+		if begun[i] != nil {
+			<-begun[i]
+		}
+	}
 }
 
 // TestBodiesThatAreNoRequestsAreRefused, with a reason and without a trace on the
