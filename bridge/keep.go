@@ -65,7 +65,10 @@ func (b *Bridge) attempt(ctx context.Context, p *pulse, what string, duty func(c
 	defer cancel()
 	err := duty(dutyCtx)
 	if letter := (undelivered{}); errors.As(err, &letter) {
-		b.notes.troubleFor("deadletters", what, "overdue requests can't be dead-lettered; trying again", letter)
+		b.noteRedis(ctx, what, nil) // it was there for the rest
+		if ctx.Err() == nil {       // else the bridge stops
+			b.notes.troubleFor("deadletters", what, "overdue requests can't be dead-lettered; trying again", letter)
+		}
 		return false
 	}
 	if err == nil {

@@ -1,8 +1,10 @@
 package bridge
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"slices"
 	"strconv"
@@ -347,6 +349,24 @@ func TestTheSweepRunsByItself(t *testing.T) {
 	peertest.Eventually(t, wait, "a note", func() bool { return len(b.overdue()) == 1 })
 	b.ageNotes()
 	peertest.Eventually(t, wait, "an answer", func() bool { return len(b.responses()) == 1 })
+}
+
+// TestADeadLetterThatCantBePublishedHidesNothingElse: that Redis is there again, or that
+// it was cut short because the bridge stops.
+func TestADeadLetterThatCantBePublishedHidesNothingElse(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	r := b.assemble()
+	duty := func(err error) func(context.Context) error { return func(context.Context) error { return err } }
+	r.attempt(t.Context(), new(pulse), "sweeping", duty(io.ErrUnexpectedEOF))
+	b.wantLines(slog.LevelWarn, "Redis can't be used", 1)
+	stopping, stop := context.WithCancel(t.Context())
+	stop()
+	r.attempt(stopping, new(pulse), "sweeping", duty(undelivered{context.Canceled}))
+	b.wantLines(slog.LevelWarn, "overdue requests can't be dead-lettered", 0)
+	r.attempt(t.Context(), new(pulse), "sweeping", duty(undelivered{context.DeadlineExceeded}))
+	b.wantLines(slog.LevelWarn, "overdue requests can't be dead-lettered", 1)
+	b.wantLines(slog.LevelInfo, "trouble is over", 1)
 }
 
 func TestADeadLetterOfTheSweepThatCantBePublishedIsNoTroubleOfRedis(t *testing.T) {
