@@ -56,7 +56,7 @@ type reject struct {
 	letter  letter
 	answer  *tebra.Response // ID and error; nil when nobody can be told
 
-	bare     bool               // its letter gets no span
+	bare     bool               // its letter gets no span: the bridge has panicked at it
 	lettered bool               // its letter is out
 	sending  *telemetry.Sending // of the last try at publishing it
 }

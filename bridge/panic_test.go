@@ -252,6 +252,32 @@ func (b *bundle) checkSpoiled(id string) {
 	}
 }
 
+// TestAnEntryThatIsNoRequestAndMakesTheBridgePanicAtItsSpanIsRejectedOnce, and the
+// others are served.
+func TestAnEntryThatIsNoRequestAndMakesTheBridgePanicAtItsSpanIsRejectedOnce(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	r := b.assemble()
+	for _, s := range spoilers {
+		if s.name == "its span" {
+			s.spoil(t, r.Bridge)
+		}
+	}
+	b.addFields("id", "bad", "action", "change", "params", "[object Object]", "userId", "u")
+	good := b.add(3, "quick")
+	r.begin(t)
+	b.waitPublished(good)
+	peertest.Eventually(t, wait, "an answer", func() bool { return len(b.responses()) == 1 })
+	b.waitPublished(b.add(1, "quick"))
+	r.stop(t)
+	if answer := b.responses()[0]; answer["requestId"] != "bad" || answer["errorCode"] != string(tebra.Malformed) {
+		t.Errorf("answer = %v, want %s for request bad", answer, tebra.Malformed)
+	}
+	if n := len(b.sink.deadLetters()); n != 1 || b.logs.count(slog.LevelError, "made the bridge panic") != 1 || b.logs.count(slog.LevelDebug, "XYZZY") != 0 {
+		t.Errorf("%d dead letters, want one, and one line about the panic that does not say what with:\n%s", n, b.logs.tail(10))
+	}
+}
+
 // TestARequestThatCantBeLoggedIsPublishedOnce, though the bridge panics at its line.
 func TestARequestThatCantBeLoggedIsPublishedOnce(t *testing.T) {
 	t.Parallel()

@@ -345,19 +345,33 @@ func (b *Bridge) publishLetters(giveUp context.Context, rejects []reject) (first
 	var due []*reject
 	for i := range rejects {
 		if r := &rejects[i]; !r.lettered {
-			if !r.bare {
-				r.sending = b.seen.Rejecting(&r.letter.envelope, arrivalOf(r.entryID, b.clock.now()))
-			}
+			b.beginSpan(r)
 			letters.Add(r.letter.data, &r.letter.envelope)
 			due = append(due, r)
 		}
 	}
 	for i, err := range b.deps.DeadLetters.Publish(ctx, &letters) {
-		due[i].sending.Done(err)
 		due[i].lettered = err == nil
+		b.endSpan(due[i], err)
 		first = cmp.Or(first, err)
 	}
 	return first
+}
+
+// beginSpan begins the span of a letter. One at which the bridge panics has none.
+func (b *Bridge) beginSpan(r *reject) {
+	r.sending = nil
+	if r.bare {
+		return
+	}
+	defer b.spare(r.entryID, &r.bare)
+	r.sending = b.seen.Rejecting(&r.letter.envelope, arrivalOf(r.entryID, b.clock.now()))
+}
+
+// endSpan says how a try at publishing a letter went.
+func (b *Bridge) endSpan(r *reject, err error) {
+	defer b.spare(r.entryID, &r.bare)
+	r.sending.Done(err)
 }
 
 // finishReject answers and acknowledges an entry whose dead letter is out.
