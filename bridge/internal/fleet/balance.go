@@ -38,6 +38,7 @@ func newTransport(connections int) *http.Transport {
 	return &http.Transport{
 		DialContext:         (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
 		MaxIdleConnsPerHost: connections,
+		IdleConnTimeout:     time.Minute, // else what a burst opened stays for the servers' ten
 		DisableCompression:  true,
 	}
 }

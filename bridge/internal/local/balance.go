@@ -6,6 +6,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"sync/atomic"
+	"time"
 
 	"tebraproxy/bridge/internal/pump"
 )
@@ -13,7 +14,7 @@ import (
 // balance serves, until Close, a balancer that hands requests to the instances in
 // turn, as Cloud Run's does.
 func (p *Pipeline) balance(instances []*url.URL, log *slog.Logger) (url string, err error) {
-	transport := &http.Transport{MaxIdleConnsPerHost: pump.DefaultMaxPushes}
+	transport := &http.Transport{MaxIdleConnsPerHost: pump.DefaultMaxPushes, IdleConnTimeout: time.Minute}
 	p.onClose(transport.CloseIdleConnections)
 	var turn atomic.Uint64
 	return p.serve(&httputil.ReverseProxy{
