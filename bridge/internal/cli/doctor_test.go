@@ -38,7 +38,8 @@ func newWard(t *testing.T, options ...peertest.RedisOption) *ward {
 	if _, err := stream.New(w.rdb, w.keys).EnsureGroups(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	w.must(w.rdb.XGroupCreateConsumer(t.Context(), w.keys.Requests(), tebra.GroupBridge, "bridge-1").Err())
+	// A bridge that has read nothing yet is no consumer of the group.
+	w.must(w.rdb.ZAdd(t.Context(), w.keys.Bridges(), redis.Z{Score: float64(time.Now().UnixMilli()), Member: "bridge-1"}).Err())
 	w.must(w.rdb.HSet(t.Context(), w.keys.Heartbeat("bridge-1"), "version", "test").Err())
 	return w
 }

@@ -201,8 +201,8 @@ type sending struct {
 	report  *report
 	last    tebra.State // "" until the pipeline has shown a sign of life
 
-	heard     time.Duration // when that was, from the beginning
-	explained bool          // that nothing is heard
+	heard time.Duration // when that was, from the beginning
+	why   string        // what it waits for, as far as was found out when nothing was heard
 }
 
 func (s *sending) run(ctx context.Context, o sendOptions) error {
@@ -230,26 +230,26 @@ func (s *sending) run(ctx context.Context, o sendOptions) error {
 
 func (s *sending) seen(update tebra.StatusUpdate) {
 	s.last, s.heard = update.State, s.report.elapsed()
+	s.why = ""
 	s.report.status(update)
 }
 
-// idle says, once, what the request may be waiting for when nothing has been heard of
-// it for a while.
+// idle says what the request may be waiting for when nothing has been heard of it for
+// a while, once for each state.
 func (s *sending) idle(ctx context.Context) {
-	if s.explained || s.report.elapsed()-s.heard < silence {
+	if s.why != "" || s.report.elapsed()-s.heard < silence {
 		return
 	}
-	s.explained = true
 	ctx, cancel := context.WithTimeout(ctx, whyTimeout)
 	defer cancel()
-	why := s.stage()
+	s.why = s.stage()
 	// That it can't be found out is no trouble: what was seen is told then.
 	if standing, err := inspect.New(s.rdb, s.keys, policy.Default()).Status(ctx, 0, nil); err == nil {
 		if concerns := standing.Concerns(); len(concerns) > 0 {
-			why = concerns[0].What
+			s.why = concerns[0].What
 		}
 	}
-	s.report.waiting(why)
+	s.report.waiting(s.why)
 }
 
 // put adds the request to the stream, once f knows where to read from, and
@@ -310,6 +310,9 @@ func (s *sending) unanswered(ctx context.Context, err error, timeout time.Durati
 // stage says how far the request has come, for whoever has to find out why it
 // comes no further.
 func (s *sending) stage() string {
+	if s.why != "" {
+		return s.why
+	}
 	switch s.last {
 	case tebra.Pending:
 		return "the request is pending: it waits for its lane, for the API to come back, or for its next attempt"

@@ -2,8 +2,8 @@ package deploy
 
 import "strings"
 
-// commands is what bridge, functions and gateway send to Redis, inside Lua scripts
-// too, as an ACL's rules name it. Tests hold it against the source, and against a
+// commands is what bridge, functions and gateway send to Redis, and the command line
+// for operators, inside Lua scripts too, as an ACL's rules name it. Tests hold it against the source, and against a
 // server that refuses everything else.
 var commands = []string{
 	// connections
@@ -13,7 +13,7 @@ var commands = []string{
 	// keys
 	"get", "set", "del", "exists", "pexpire",
 	// streams
-	"xadd", "xlen", "xrange", "xread", "xtrim",
+	"xadd", "xlen", "xrange", "xrevrange", "xread", "xtrim",
 	"xgroup|create", "xgroup|delconsumer", "xreadgroup", "xack", "xpending", "xclaim", "xautoclaim",
 	"xinfo|stream", "xinfo|groups", "xinfo|consumers",
 	// sorted sets: what is open, retrying, and whose turn it is
@@ -25,7 +25,7 @@ var commands = []string{
 }
 
 // RedisACL returns the line of a Redis ACL file that lets a user do what bridge,
-// functions and gateway do under a stream prefix, and nothing else. The user has
+// functions, gateway and the command line do under a stream prefix, and nothing else. The user has
 // no password and so can't log in: append ">" and one to the line. A valid prefix
 // (tebra.NewKeys) holds nothing that a key pattern reads as more than itself.
 func RedisACL(user, prefix string) string {

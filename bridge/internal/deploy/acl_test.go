@@ -20,11 +20,13 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"tebraproxy/bridge/internal/inspect"
 	"tebraproxy/bridge/internal/local"
 	"tebraproxy/functions/gateway"
 	"tebraproxy/pkg/config"
 	"tebraproxy/pkg/ledger"
 	"tebraproxy/pkg/peertest"
+	"tebraproxy/pkg/policy"
 	"tebraproxy/pkg/stream"
 	"tebraproxy/pkg/tebra"
 )
@@ -166,9 +168,33 @@ func runEverything(t *testing.T, server *peertest.RedisServer) {
 	want := sendEveryKind(t, pipeline)
 	throughGateway(t, aclClient(t, server))
 	peertest.Eventually(t, 2*wait, "an answer to every request", func() bool { return maps.Equal(answers(t, pipeline.Redis, want), want) })
+	lookAround(t, aclClient(t, server), pipeline.Keys)
 	pipeline.Close() // with what a bridge does when it leaves
 	if refused := refusedCommands(t, server.Client()); len(refused) > 0 {
 		t.Errorf("the server refused %v", refused)
+	}
+}
+
+// lookAround does what the commands that look at an installation do.
+func lookAround(t *testing.T, rdb *redis.Client, keys tebra.Keys) {
+	t.Helper()
+	i := inspect.New(rdb, keys, policy.Default())
+	if s, err := i.Status(t.Context(), time.Hour, nil); err != nil || len(s.Bridges) == 0 {
+		t.Errorf("Status() = %+v, %v, want a bridge", s, err)
+	}
+	requests, _, err := i.History(t.Context(), inspect.HistoryQuery{Limit: 10})
+	if err != nil || len(requests) == 0 {
+		t.Fatalf("History() = %v, %v, want requests", requests, err)
+	}
+	if traces, err := i.Trace(t.Context(), inspect.TraceQuery{ID: requests[0].RequestID}); err != nil || len(traces) == 0 {
+		t.Errorf("Trace() = %v, %v, want one", traces, err)
+	}
+	watch, err := i.NewWatch(t.Context(), inspect.Filter{})
+	if err == nil {
+		_, err = watch.Next(t.Context())
+	}
+	if err != nil {
+		t.Errorf("watching: %v", err)
 	}
 }
 

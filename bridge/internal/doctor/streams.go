@@ -9,6 +9,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"tebraproxy/bridge"
 	"tebraproxy/pkg/breaker"
 	"tebraproxy/pkg/tebra"
 )
@@ -108,25 +109,15 @@ func atLeast(n int) string {
 
 // bridges looks for a bridge that shows a sign of life.
 func (e *examination) bridges(ctx context.Context, a area) {
-	consumers, err := e.Redis.XInfoConsumers(ctx, e.Keys.Requests(), tebra.GroupBridge).Result()
-	if err != nil {
-		a.skip("bridges", "the consumers can't be looked at: %s", errText(err))
-		return
-	}
-	alive := 0
-	for _, c := range consumers {
-		n, err := e.Redis.Exists(ctx, e.Keys.Heartbeat(c.Name)).Result()
-		if err != nil {
-			a.skip("bridges", "the heartbeats can't be looked at: %s", errText(err))
-			return
-		}
-		alive += int(n)
-	}
-	if alive == 0 {
+	alive, _, err := bridge.Heartbeats(ctx, e.Redis, e.Keys)
+	switch {
+	case err != nil:
+		a.skip("bridges", "the heartbeats can't be looked at: %s", errText(err))
+	case len(alive) == 0:
 		a.fail("bridges", "no bridge shows a sign of life", "start one, or look into its log; nothing is taken from the stream without one")
-		return
+	default:
+		a.ok("bridges", "%d running", len(alive))
 	}
-	a.ok("bridges", "%d running", alive)
 }
 
 func (e *examination) breaker(ctx context.Context, a area) {

@@ -81,6 +81,14 @@ func WriteDiscovery(path string, info Info) error {
 	return nil
 }
 
+// restore puts info at path again, unless a run has noted itself there meanwhile.
+func restore(path string, info Info) error {
+	if _, err := readFile(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return writeFile(path, info)
+}
+
 func writeFile(path string, info Info) error {
 	text, err := json.MarshalIndent(info, "", "  ")
 	if err != nil {

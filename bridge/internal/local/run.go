@@ -43,7 +43,12 @@ func Run(ctx context.Context, opts Options, stdout io.Writer) error {
 	if err := WriteDiscovery(path, p.Info); err != nil {
 		return err
 	}
-	defer func() { _ = Remove(path, p.Info) }() // the next run replaces it
+	defer func() {
+		_ = Remove(path, p.Info) // the next run replaces it
+		if noOther == nil && alive(other.PID) {
+			_ = restore(path, other) // it is found with --redis else
+		}
+	}()
 	if opts.JSON {
 		if err := json.NewEncoder(stdout).Encode(started(p)); err != nil {
 			return fmt.Errorf("saying what was started: %w", err)

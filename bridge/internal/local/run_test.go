@@ -68,6 +68,7 @@ func TestARunForProgramsPrintsOneObjectALine(t *testing.T) {
 	}
 }
 
+// TestASecondRunSaysThatItHidesTheFirst, which is found again afterwards.
 func TestASecondRunSaysThatItHidesTheFirst(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "local.json")
@@ -89,5 +90,8 @@ func TestASecondRunSaysThatItHidesTheFirst(t *testing.T) {
 	want := fmt.Sprintf("Another local pipeline is running, process %d.", os.Getpid())
 	if got := string(out.lines()[0]); !strings.HasPrefix(got, want) {
 		t.Errorf("the first line = %q, want %q", got, want)
+	}
+	if found, err := Discover(t.Context(), path); err != nil || !found.same(first) {
+		t.Errorf("afterwards Discover() = %+v, %v, want the first run", found, err)
 	}
 }
