@@ -31,7 +31,7 @@ func (s Status) Concerns() []Concern {
 		add("no bridge lives ("+heard+"): requests wait unread", "start one, or look into its logs")
 	}
 	if s.Breaker.State != breaker.Closed {
-		add(fmt.Sprintf("the breaker is %s for %v: the API fails as a whole, and requests wait in Redis",
+		add(fmt.Sprintf("the breaker has been %s for %v: the API fails as a whole, and requests wait in Redis",
 			s.Breaker.State, s.Breaker.At.Sub(s.Breaker.Since).Round(time.Second)),
 			"look into the API and its key; once it answers, requests flow by themselves")
 	}

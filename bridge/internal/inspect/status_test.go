@@ -131,7 +131,7 @@ func TestConcernsNameWhatNeedsAPerson(t *testing.T) {
 		{"a bridge that died", func(s *Status) { s.Bridges, s.LastBridge = nil, now.Add(-time.Minute) }, "last heard of 1m0s ago"},
 		{"open", func(s *Status) {
 			s.Breaker = breaker.Snapshot{State: breaker.Open, Since: now.Add(-time.Minute), At: now}
-		}, "the breaker is open for 1m0s"},
+		}, "the breaker has been open for 1m0s"},
 		{"old", func(s *Status) {
 			s.Lanes = []Lane{{Lane: stream.Lane{Name: "default", Open: 7, Oldest: now.Add(-time.Hour)}}}
 		}, "the oldest of 7 requests in flight is unanswered for 1h0m0s"},
