@@ -114,6 +114,7 @@ func (a *app) rootCommand() *cobra.Command {
 			root.AddCommand(cmd)
 		}
 	}
+	fitHelp(root)
 	return root
 }
 

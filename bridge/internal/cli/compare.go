@@ -37,7 +37,8 @@ usage, 130 interrupted.`
 
 const compareExamples = `  tebra compare getProviders
   tebra compare syncSchedule date=2026-11-23 --show-payloads
-  tebra compare getAppointments fromDate=2026-11-01 toDate=2026-11-30 --ignore '$.generatedAt'
+  tebra compare getAppointments fromDate=2026-11-01 toDate=2026-11-30 \
+    --ignore '$.generatedAt'
   tebra compare --file reads.jsonl --output json`
 
 const (

@@ -43,7 +43,8 @@ func (a *app) consoleCommand() *cobra.Command {
 		Short: "Serve a page for operators on this machine",
 		Long:  consoleHelp,
 		Example: `  tebra console
-  tebra console --redis rediss://10.0.0.3:6378 --project my-project --listen 127.0.0.1:8090`,
+  tebra console --redis rediss://10.0.0.3:6378 --project my-project \
+    --listen 127.0.0.1:8090`,
 		Args:              noArguments,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE:              a.runE(func(cmd *cobra.Command, _ []string) error { return a.console(cmd, o) }),

@@ -57,7 +57,7 @@ func (a *app) localCommand() *cobra.Command {
 	flags.BoolVar(&fast, "fast", false, "short backoff, for demonstrations: "+local.FastMinBackoff.String()+" to "+local.FastMaxBackoff.String())
 	flags.StringSliceVar(&o.GatewayOrigins, "gateway", nil, "serve the gateway for pages of `origins`, with commas between: http://localhost:3000")
 	flags.IntVar(&o.GatewayPort, "gateway-port", 0, "`port` of the gateway on loopback; 0 takes a free one")
-	flags.BoolVarP(&o.Verbose, "verbose", "v", false, "print the parts' own logs as well")
+	flags.BoolVarP(&o.Verbose, "verbose", "v", false, "print the parts' own logs as well, and so why an attempt failed")
 	return cmd
 }
 
