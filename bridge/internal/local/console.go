@@ -59,7 +59,7 @@ func (p *Pipeline) startConsole(ctx context.Context, opts Options, rules *policy
 			},
 			Now: time.Now,
 		}),
-		Now: time.Now, Log: log.With("part", "console"),
+		Now: time.Now, Log: log.With(partKey, "console"),
 	})
 	if err != nil {
 		return err

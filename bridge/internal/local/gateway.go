@@ -29,7 +29,7 @@ func (p *Pipeline) startGateway(ctx context.Context, opts Options, log *slog.Log
 	if err != nil {
 		return err
 	}
-	g, err := gateway.New(cfg, gateway.Deps{Redis: p.Redis, Verifier: verifier, Log: log.With("part", "gateway"), Telemetry: p.seen})
+	g, err := gateway.New(cfg, gateway.Deps{Redis: p.Redis, Verifier: verifier, Log: log.With(partKey, "gateway"), Telemetry: p.seen})
 	if err != nil {
 		return err
 	}

@@ -35,6 +35,12 @@ import (
 //go:embed policy.yaml
 var localPolicy []byte
 
+// partKey is the attribute of log lines that names the part whose they are.
+const (
+	partKey       = "part"
+	functionsPart = "functions"
+)
+
 // Pipeline is a running pipeline. Close ends it.
 type Pipeline struct {
 	Info   Info // how to reach it
@@ -223,7 +229,7 @@ func (p *Pipeline) startFunctions(ctx context.Context, opts Options, rules *poli
 	var instances []*url.URL
 	for i := range max(1, opts.Instances) {
 		instance, err := p.startInstance(opts, cfg, functions.Clients{
-			Topics: topics, Policy: rules, Roles: roles, Log: log.With("part", "functions", "instance", i+1), Telemetry: p.seen,
+			Topics: topics, Policy: rules, Roles: roles, Log: log.With(partKey, functionsPart, "instance", i+1), Telemetry: p.seen,
 		})
 		if err != nil {
 			return err
@@ -338,7 +344,7 @@ func (p *Pipeline) startBridge(ctx context.Context, opts Options, rules *policy.
 		Policy:      rules,
 		Requests:    publish.New(topics, cfg.Requests()),
 		DeadLetters: publish.New(topics, cfg.DeadLetters()),
-		Log:         log.With("part", "bridge"), Version: "local", Telemetry: p.seen,
+		Log:         log.With(partKey, "bridge"), Version: "local", Telemetry: p.seen,
 	})
 	if p.Health, err = p.serve(b.Health()); err != nil {
 		return err

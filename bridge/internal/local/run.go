@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,7 +33,11 @@ func Run(ctx context.Context, opts Options, stdout io.Writer) error {
 	opts.Console = true
 	starting, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	p, err := Start(starting, opts, telemetry.NewLogger(os.Stderr, level))
+	log := telemetry.NewLogger(os.Stderr, level)
+	if !opts.Verbose {
+		log = slog.New(brief{Handler: log.Handler()})
+	}
+	p, err := Start(starting, opts, log)
 	if err != nil {
 		return fmt.Errorf("the local pipeline did not start: %w", err)
 	}
@@ -63,6 +68,26 @@ func Run(ctx context.Context, opts Options, stdout io.Writer) error {
 	p.follow(ctx, func(s tebra.StatusUpdate) { printStatus(stdout, s) })
 	fmt.Fprintln(stdout, "\nStopping.")
 	return nil
+}
+
+// brief leaves out what functions say below an error: of an attempt that failed
+// there is a line already, of the status that it wrote.
+type brief struct {
+	slog.Handler
+	functions bool // it is theirs
+}
+
+func (b brief) Enabled(ctx context.Context, level slog.Level) bool {
+	return (!b.functions || level >= slog.LevelError) && b.Handler.Enabled(ctx, level)
+}
+
+func (b brief) WithAttrs(attrs []slog.Attr) slog.Handler {
+	theirs := slices.ContainsFunc(attrs, func(a slog.Attr) bool { return a.Key == partKey && a.Value.String() == functionsPart })
+	return brief{b.Handler.WithAttrs(attrs), b.functions || theirs}
+}
+
+func (b brief) WithGroup(name string) slog.Handler {
+	return brief{b.Handler.WithGroup(name), b.functions}
 }
 
 // lookup reads variables from an environment in the form of os.Environ.
@@ -114,7 +139,7 @@ The stand-in fails on request: add _behave=500 (or hang, drop, throttle, …) to
 read's parameters, as in: send getProviders _behave=500
 `)
 	}
-	fmt.Fprintf(w, "\nCtrl-C ends it. Requests as they go through:\n\n")
+	fmt.Fprintf(w, "\nCtrl-C ends it; with -v it tells why attempts fail. Requests as they go through:\n\n")
 }
 
 // introduceGateway says where the gateway is, and how a page uses it.
@@ -227,13 +252,26 @@ func printStatusJSON(w io.Writer, s tebra.StatusUpdate) {
 	}{"status", s.Timestamp, s.RequestID, s.CorrelationID, s.Action, s.UserID, s.State, s.Attempt, s.ErrorCode})
 }
 
+// columns is how wide a terminal is at least.
+const columns = 80
+
+// printStatus prints an update, in two lines where one would be too long: an ID is
+// there to be copied.
 func printStatus(w io.Writer, s tebra.StatusUpdate) {
-	line := fmt.Sprintf("%s  %-20s %-10s %s", s.Timestamp.Local().Format("15:04:05.000"), s.Action, s.State, s.RequestID)
-	if s.Attempt > 0 {
-		line += fmt.Sprintf("  attempt %d", s.Attempt)
+	at := s.Timestamp.Local().Format("15:04:05.000  ")
+	line := fmt.Sprintf("%s%-17s %-10s %s", at, s.Action, s.State, s.RequestID) // of the known actions, the longest has 17
+	var notes []string
+	if s.Attempt > 1 || (s.Attempt == 1 && s.ErrorCode != "") {
+		notes = append(notes, fmt.Sprintf("attempt %d", s.Attempt))
 	}
 	if s.ErrorCode != "" {
-		line += "  " + string(s.ErrorCode)
+		notes = append(notes, string(s.ErrorCode))
+	}
+	if more := "  " + strings.Join(notes, ", "); len(notes) > 0 {
+		if len(line)+len(more) > columns {
+			line += "\n" + strings.Repeat(" ", len(at)-len("  "))
+		}
+		line += more
 	}
 	fmt.Fprintln(w, line)
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,6 +16,8 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"tebraproxy/pkg/peertest"
+	"tebraproxy/pkg/policy"
+	"tebraproxy/pkg/tebra"
 )
 
 // printed takes what a run prints.
@@ -93,5 +96,55 @@ func TestASecondRunSaysThatItHidesTheFirst(t *testing.T) {
 	}
 	if found, err := Discover(t.Context(), path); err != nil || !found.same(first) {
 		t.Errorf("afterwards Discover() = %+v, %v, want the first run", found, err)
+	}
+}
+
+// TestNoLineIsWiderThanATerminal of those that tell of a known action's request whose
+// ID is a UUID, as 'tebra send' makes them; and an ID is never broken in two.
+func TestNoLineIsWiderThanATerminal(t *testing.T) {
+	t.Parallel()
+	const id = "de17645b-46b1-4b7c-8d2c-9f2f3d1f7a10"
+	var all bytes.Buffer
+	for _, action := range policy.Default().Actions() {
+		for _, s := range []tebra.StatusUpdate{
+			{State: tebra.Pending}, {State: tebra.Processing, Attempt: 1}, {State: tebra.Success, Attempt: 1},
+			{State: tebra.Processing, Attempt: 12}, {State: tebra.Pending, Attempt: 12, ErrorCode: tebra.Unavailable},
+			{State: tebra.Failed, Attempt: 12, ErrorCode: tebra.ResponseTooLarge},
+		} {
+			s.Action, s.RequestID = action.Name, id
+			printStatus(&all, s)
+		}
+	}
+	for line := range strings.Lines(all.String()) {
+		line = strings.TrimSuffix(line, "\n")
+		if len(line) > 80 || (!strings.Contains(line, id) && !strings.Contains(line, "attempt 12")) {
+			t.Errorf("line %q has %d columns, want at most 80 with the ID or the attempt", line, len(line))
+		}
+	}
+	var short bytes.Buffer
+	printStatus(&short, tebra.StatusUpdate{Action: "health", RequestID: "r1", State: tebra.Failed, Attempt: 1, ErrorCode: tebra.Rejected})
+	if want := "  health            error      r1  attempt 1, rejected\n"; !strings.HasSuffix(short.String(), want) || strings.Count(short.String(), "\n") != 1 {
+		t.Errorf("a short one = %q, want one line that ends in %q", short.String(), want)
+	}
+}
+
+// TestFunctionsTellOfErrorsOnlyWhereLogsAreBrief, and all others of everything.
+func TestFunctionsTellOfErrorsOnlyWhereLogsAreBrief(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	log := slog.New(brief{Handler: slog.NewTextHandler(&out, nil)})
+	functions := log.With(partKey, functionsPart).With("attempt", 1)
+	functions.Warn("theirs")
+	functions.WithGroup("g").Warn("theirs")
+	functions.Error("an error")
+	log.With(partKey, "bridge").Warn("the bridge's")
+	log.Info("somebody's")
+	for _, want := range []string{"an error", "the bridge's", "somebody's"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("logs =\n%s\nwant %q in them", out.String(), want)
+		}
+	}
+	if strings.Contains(out.String(), "theirs") {
+		t.Errorf("logs =\n%s\nwant no line of an attempt in them", out.String())
 	}
 }
