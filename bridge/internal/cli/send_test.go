@@ -401,7 +401,7 @@ func TestSendSaysWhyNothingIsHeard(t *testing.T) {
 			if _, err := breaker.New(s.rdb, s.keys, breaker.Config{MinFailures: 1}).Record(s.t.Context(), false); err != nil {
 				s.t.Fatal(err)
 			}
-		}, "the breaker is open for"},
+		}, "the breaker has been open for"},
 		{"nothing else is wrong", (*scene).bridge, "nothing has taken the request"},
 	}
 	for _, test := range tests {
