@@ -116,7 +116,7 @@ func (a *app) historyTable(found []inspect.Request, now time.Time, payloads bool
 		}
 		row := []cell{
 			word(a.clockTime(r.Arrived)), word(r.Action), word(r.UserID), word(r.RequestID),
-			stateWord(r), word(tries), word(roundly(r.Took(now))), word(r.ErrorCode),
+			stateWord(r), word(tries), word(timeTaken(r, now)), word(r.ErrorCode),
 		}
 		if payloads {
 			row = append(row, word(string(r.Params)))

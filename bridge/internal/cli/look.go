@@ -78,11 +78,24 @@ func stateWord(r inspect.Request) cell {
 // requestObject is a request for programs.
 type requestObject struct {
 	inspect.Request
-	TookMillis int64 `json:"tookMs"`
+	TookMillis *int64 `json:"tookMs,omitempty"` // nil where it isn't known
 }
 
 func asObject(r inspect.Request, now time.Time) requestObject {
-	return requestObject{r, r.Took(now).Milliseconds()}
+	o := requestObject{Request: r}
+	if took, known := r.Took(now); known {
+		millis := took.Milliseconds()
+		o.TookMillis = &millis
+	}
+	return o
+}
+
+// timeTaken is how long a request took, "" where that isn't known.
+func timeTaken(r inspect.Request, now time.Time) string {
+	if took, known := r.Took(now); known {
+		return roundly(took)
+	}
+	return ""
 }
 
 // completeStates offers the four words.

@@ -17,7 +17,10 @@ const watchHelp = `Show requests as they come and how they go on, from now on, u
 
 On a terminal each request has one line, which changes with its state; what is
 answered moves up, what is under way stays at the bottom. In a pipe, and with
---output json, each change is a line of its own. Exit code 0 on Ctrl-C.`
+--output json, each change is a line of its own. Exit code 0 on Ctrl-C.
+
+When a request arrived and how long it took is left out where it came so long
+before that it isn't known: 'tebra history' looks further back.`
 
 const watchExamples = `  tebra watch
   tebra watch --user u1 --action createAppointment
@@ -166,9 +169,13 @@ func (a *app) watchLine(r inspect.Request, now time.Time) []cell {
 	if r.ErrorCode != "" {
 		notes = append(notes, string(r.ErrorCode))
 	}
+	arrived := ""
+	if !r.Arrived.IsZero() {
+		arrived = a.clockTime(r.Arrived)
+	}
 	return []cell{
-		painted(dimmed, a.clockTime(r.Arrived)), word("  "), state,
-		word(fmt.Sprintf("  %8s  %-20s  %s  %s", roundly(r.Took(now)), r.Action, r.UserID, r.RequestID)),
+		painted(dimmed, fmt.Sprintf("%-12s", arrived)), word("  "), state,
+		word(fmt.Sprintf("  %8s  %-20s  %s  %s", timeTaken(r, now), r.Action, r.UserID, r.RequestID)),
 		word(strings.TrimRight("  "+strings.Join(notes, ", "), " ")),
 	}
 }

@@ -152,7 +152,7 @@ func (l *live) take(changed []inspect.Request) {
 	for i := range changed {
 		r := &changed[i]
 		r.Params = nil // never without being asked for
-		l.keep(*r)
+		*r = l.keep(*r)
 		switch r.State {
 		case tebra.Success:
 			l.counting.Success++
@@ -161,18 +161,22 @@ func (l *live) take(changed []inspect.Request) {
 		default:
 			continue
 		}
-		if len(l.times) < mostTimes {
-			l.times = append(l.times, float64(r.Took(r.Changed))/float64(time.Millisecond))
+		if took, known := r.Took(r.Changed); known && len(l.times) < mostTimes {
+			l.times = append(l.times, float64(took)/float64(time.Millisecond))
 		}
 	}
 	l.send("requests", changed)
 }
 
-// keep remembers a request as it is now, and forgets the oldest of too many.
-func (l *live) keep(r inspect.Request) {
+// keep remembers a request as it is now, and forgets the oldest of too many. It
+// returns it with what is known of it from before.
+func (l *live) keep(r inspect.Request) inspect.Request {
 	k := requestKey{r.UserID, r.RequestID}
 	known, ok := l.requests[k]
-	if ok && !known.Arrived.Equal(r.Arrived) { // it came again: it goes to the end
+	if r.Arrived.IsZero() {
+		r.EntryID, r.Arrived = known.EntryID, known.Arrived
+	}
+	if ok && !known.Arrived.IsZero() && !known.Arrived.Equal(r.Arrived) { // it came again: it goes to the end
 		l.order = slices.DeleteFunc(l.order, func(other requestKey) bool { return other == k })
 		ok = false
 	}
@@ -184,6 +188,7 @@ func (l *live) keep(r inspect.Request) {
 		delete(l.requests, l.order[0])
 		l.order = l.order[1:]
 	}
+	return r
 }
 
 // sample ends one sample and begins the next.

@@ -64,6 +64,35 @@ func TestARequestThatComesAgainIsTheNewest(t *testing.T) {
 	}
 }
 
+// TestNoTimeIsShownThatIsNotKnown: of a request of which only statuses were seen it is
+// unknown when it arrived, until somebody knew it.
+func TestNoTimeIsShownThatIsNotKnown(t *testing.T) {
+	t.Parallel()
+	l := newTestLive()
+	p := l.join()
+	<-p.messages
+	seen := answeredIn(0, tebra.Success, time.Second)
+	unknown := seen
+	unknown.Arrived = time.Time{}
+	l.take([]inspect.Request{unknown})
+	if message := string(<-p.messages); strings.Contains(message, "arrived") {
+		t.Errorf("message = %s, want no time of arrival in it", message)
+	}
+	l.sample()
+	if s := l.samples[0]; s.Success != 1 || s.P95 != 0 {
+		t.Errorf("sample = %+v, want one success and no time of it", s)
+	}
+	<-p.messages
+	l.take([]inspect.Request{seen, answeredIn(1, tebra.Success, time.Second), unknown})
+	message := string(<-p.messages)
+	if strings.Count(message, `"arrived":"`) != 3 {
+		t.Errorf("message = %s, want when each request arrived", message)
+	}
+	if want := []requestKey{{"u", "0"}, {"u", "1"}}; !slices.Equal(l.order, want) {
+		t.Errorf("requests are in the order %v, want %v: none came again", l.order, want)
+	}
+}
+
 // TestWhatIsRememberedIsBounded, and holds no contents.
 func TestWhatIsRememberedIsBounded(t *testing.T) {
 	t.Parallel()

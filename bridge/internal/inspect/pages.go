@@ -20,7 +20,11 @@ type pager func(ctx context.Context, stream, start, stop string, count int64) *r
 // scan calls each for the entries of a stream from start to stop, both included,
 // in the order of page, until it returns false. One page is in memory at a time.
 func scan(ctx context.Context, page pager, stream, start, stop string, each func(redis.XMessage) bool) error {
-	count := firstPage
+	return scanFrom(ctx, page, stream, start, stop, firstPage, each)
+}
+
+// scanFrom is scan with the number of entries to read at first.
+func scanFrom(ctx context.Context, page pager, stream, start, stop string, count int, each func(redis.XMessage) bool) error {
 	for {
 		entries, err := page(ctx, stream, start, stop, int64(count)).Result()
 		if err != nil {
@@ -48,12 +52,18 @@ func nextCount(entries []redis.XMessage) int {
 func fitting(entries []redis.XMessage) int {
 	size := 0
 	for _, entry := range entries {
-		for name, value := range entry.Values {
-			text, _ := value.(string)
-			size += len(name) + len(text)
-		}
+		size += sizeOf(entry)
 	}
 	return max(1, len(entries)*pageBytes/max(size, 1))
+}
+
+// sizeOf is how many bytes an entry's fields have.
+func sizeOf(entry redis.XMessage) (size int) {
+	for name, value := range entry.Values {
+		text, _ := value.(string)
+		size += len(name) + len(text)
+	}
+	return size
 }
 
 // texts returns an entry's fields; Redis has only text in them.

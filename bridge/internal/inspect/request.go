@@ -17,7 +17,7 @@ import (
 // Request is an entry of the requests stream and what became of it so far.
 type Request struct {
 	EntryID       string    `json:"entryId,omitempty"` // "" where only statuses of it were seen
-	Arrived       time.Time `json:"arrived"`
+	Arrived       time.Time `json:"arrived,omitzero"`  // zero where only statuses of it were seen
 	RequestID     string    `json:"requestId"`
 	CorrelationID string    `json:"correlationId"`
 	UserID        string    `json:"userId"`
@@ -35,12 +35,15 @@ type Request struct {
 }
 
 // Took is how long the request has been under way, until it was answered or, if it
-// was not, until now.
-func (r Request) Took(now time.Time) time.Duration {
+// was not, until now. It is not known of a request whose arrival is not.
+func (r Request) Took(now time.Time) (took time.Duration, known bool) {
+	if r.Arrived.IsZero() {
+		return 0, false
+	}
 	if r.State.Terminal() {
 		now = r.Changed
 	}
-	return max(0, now.Sub(r.Arrived))
+	return max(0, now.Sub(r.Arrived)), true
 }
 
 // key tells requests apart.

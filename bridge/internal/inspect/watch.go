@@ -24,22 +24,28 @@ const (
 	// mostWatched bounds how many requests under way a watch knows; of more, the
 	// oldest are seen again at their next change.
 	mostWatched = 10_000
+	// mostBefore bounds how many entries a watch looks back at, which are fewer where
+	// they are large, and fewPage how many of them it reads at first.
+	mostBefore = 2000
+	fewPage    = 10
 )
 
 // Watch sees requests as they come and as their states change, from when it was
 // made on. It doesn't read the responses: a request's last status says how it
-// ended, without its data.
+// ended, without its data. When a request arrived that it sees only then is known of
+// the last 2000 or so before it, and of no others.
 type Watch struct {
 	inspector        *Inspector
 	filter           Filter
 	requests, status string           // the IDs after which to read
 	count            int              // of entries to read, of each stream
 	underWay         map[key]*Request // not answered yet
+	before           map[key]Request  // arrived before the watch, and not seen by it yet
 }
 
 // NewWatch returns a watch of what fits the filter.
 func (i *Inspector) NewWatch(ctx context.Context, f Filter) (*Watch, error) {
-	w := &Watch{inspector: i, filter: f, underWay: map[key]*Request{}, count: firstPage}
+	w := &Watch{inspector: i, filter: f, underWay: map[key]*Request{}, before: map[key]Request{}, count: firstPage}
 	var err error
 	if w.requests, err = i.lastID(ctx, i.keys.Requests()); err != nil {
 		return nil, err
@@ -47,7 +53,24 @@ func (i *Inspector) NewWatch(ctx context.Context, f Filter) (*Watch, error) {
 	if w.status, err = i.lastID(ctx, i.keys.Status()); err != nil {
 		return nil, err
 	}
-	return w, nil
+	return w, w.lookBack(ctx)
+}
+
+// lookBack remembers the last requests before the watch: of those whose statuses
+// come later, it tells when they arrived. Of two under one ID the later one counts,
+// as in [Watch.arrived].
+func (w *Watch) lookBack(ctx context.Context) error {
+	n, size := 0, 0
+	i := w.inspector
+	return scanFrom(ctx, i.rdb.XRevRangeN, i.keys.Requests(), w.requests, "-", fewPage, func(entry redis.XMessage) bool {
+		r := i.readRequest(entry)
+		r.Params = nil
+		if _, later := w.before[r.key()]; !later && r.ErrorCode == "" && w.filter.fits(r.UserID, r.Action) {
+			w.before[r.key()] = r
+		}
+		n, size = n+1, size+sizeOf(entry)
+		return n < mostBefore && size < pageBytes
+	})
 }
 
 func (i *Inspector) lastID(ctx context.Context, stream string) (string, error) {
@@ -103,7 +126,8 @@ func (w *Watch) Next(ctx context.Context) ([]Request, error) {
 	return changed, nil
 }
 
-// UnderWay returns the requests that are not answered, the oldest first.
+// UnderWay returns the requests that are not answered, the oldest first, and before
+// them those of which it isn't known when they arrived.
 func (w *Watch) UnderWay() []Request {
 	all := make([]Request, 0, len(w.underWay))
 	for _, r := range w.underWay {
@@ -125,6 +149,7 @@ func (w *Watch) arrived(entry redis.XMessage) *Request {
 		return nil
 	}
 	r.Params = nil
+	delete(w.before, r.key())
 	if known, ok := w.underWay[r.key()]; ok { // its status was read in the read before
 		known.EntryID, known.Arrived, known.ReplayOf = r.EntryID, r.Arrived, r.ReplayOf
 		return nil
@@ -144,8 +169,10 @@ func (w *Watch) changed(entry redis.XMessage) *Request {
 	}
 	r, ok := w.underWay[u.key()]
 	if !ok {
-		r = &Request{
-			Arrived: u.at, RequestID: u.RequestID, CorrelationID: u.CorrelationID, UserID: u.UserID, Action: u.Action,
+		r = &Request{RequestID: u.RequestID, CorrelationID: u.CorrelationID, UserID: u.UserID, Action: u.Action}
+		if before, ok := w.before[u.key()]; ok {
+			r = &before
+			delete(w.before, u.key())
 		}
 		w.underWay[u.key()] = r
 	}

@@ -28,9 +28,10 @@ func TestWatchSeesEveryChangeFromNowOn(t *testing.T) {
 	i.must(err)
 	var got []string
 	for _, r := range changed {
-		got = append(got, fmt.Sprintf("%s %s %d", r.RequestID, r.State, r.Took(r.Changed).Milliseconds()))
+		took, known := r.Took(r.Changed)
+		got = append(got, fmt.Sprintf("%s %s %d %v", r.RequestID, r.State, took.Milliseconds(), known))
 	}
-	if want := []string{"r1  0", "r1 pending 2", "before processing 0", "r1 success 4"}; !slices.Equal(got, want) {
+	if want := []string{"r1  0 true", "r1 pending 2 true", "before processing 4 true", "r1 success 4 true"}; !slices.Equal(got, want) {
 		t.Errorf("Next() = %q, want %q", got, want)
 	}
 	if under := w.UnderWay(); len(under) != 1 || under[0].RequestID != "before" {
@@ -38,6 +39,57 @@ func TestWatchSeesEveryChangeFromNowOn(t *testing.T) {
 	}
 	if changed, err := w.Next(t.Context()); err != nil || len(changed) != 0 {
 		t.Errorf("Next() = %+v, %v without changes, want none", changed, err)
+	}
+}
+
+// TestAWatchTellsNoTimeThatItDoesNotKnow of a request from before it: the last of
+// them it finds, and of others it says nothing.
+func TestAWatchTellsNoTimeThatItDoesNotKnow(t *testing.T) {
+	t.Parallel()
+	i := setup(t)
+	const all = 2*mostBefore + fewPage // as many as are looked at, with the last page whole, are fewer
+	_, err := i.rdb.Pipelined(t.Context(), func(p redis.Pipeliner) error {
+		for n := range all {
+			p.XAdd(t.Context(), &redis.XAddArgs{Stream: i.keys.Requests(), ID: fmt.Sprintf("%d-0", 1000+n),
+				Values: []string{"id", fmt.Sprint(n), "userId", "u1", "action", "health"}})
+		}
+		return nil
+	})
+	i.must(err)
+	i.ask("9000-0", "again", "u1", "health")
+	i.ask("9001-0", "again", "u1", "health")
+	i.ask("9002-0", "another's", "u2", "health")
+	w, err := i.NewWatch(t.Context(), Filter{UserID: "u1"})
+	i.must(err)
+	if n := len(w.before); n > mostBefore || n < mostBefore/2 {
+		t.Errorf("%d requests are remembered, want some, and at most %d", n, mostBefore)
+	}
+	for _, id := range []string{"0", fmt.Sprint(all - 1), "again", "nobody's"} {
+		i.say("*", id, "u1", "health", tebra.Processing, 1, "")
+	}
+	changed, err := w.Next(t.Context())
+	i.must(err)
+	var got []string
+	for _, r := range changed {
+		_, known := r.Took(r.Changed)
+		got = append(got, fmt.Sprintf("%s %s %v", r.RequestID, r.EntryID, known))
+	}
+	if want := []string{"0  false", fmt.Sprintf("%d %d-0 true", all-1, 1000+all-1), "again 9001-0 true", "nobody's  false"}; !slices.Equal(got, want) {
+		t.Errorf("Next() = %q, want %q", got, want)
+	}
+}
+
+// TestAWatchLooksBackOnLittleWhereEntriesAreLarge.
+func TestAWatchLooksBackOnLittleWhereEntriesAreLarge(t *testing.T) {
+	t.Parallel()
+	i := setup(t)
+	for n := range 3 * fewPage {
+		i.add(i.keys.Requests(), fmt.Sprintf("%d-0", 1000+n), "id", fmt.Sprint("r", n), "userId", "u1", "action", "health", "params", `{"x":"`+strings.Repeat("x", 1<<20)+`"}`)
+	}
+	w, err := i.NewWatch(t.Context(), Filter{})
+	i.must(err)
+	if n := len(w.before); n != pageBytes>>20 {
+		t.Errorf("%d requests of 1 MiB are looked at, want %d", n, pageBytes>>20)
 	}
 }
 

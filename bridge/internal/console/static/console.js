@@ -45,7 +45,7 @@ const keyOf = (r) => JSON.stringify([r.userId, r.requestId]);
 const keep = (all) => {
   for (const r of all ?? []) {
     const known = requests.get(keyOf(r));
-    if (known && known.arrived !== r.arrived) requests.delete(keyOf(r)); // it came again: it goes to the end
+    if (known?.arrived && known.arrived !== r.arrived) requests.delete(keyOf(r)); // it came again: it goes to the end
     requests.set(keyOf(r), { ...r, path: pathOf(known, r) });
   }
   for (const k of requests.keys()) {
@@ -56,7 +56,7 @@ const keep = (all) => {
 
 // The states that a request went through; of some that were before this page only the last is known.
 const pathOf = (known, r) => {
-  const path = known && Date.parse(known.arrived) <= Date.parse(r.arrived) ? [...known.path] : [];
+  const path = known && !(Date.parse(known.arrived) > Date.parse(r.arrived)) ? [...known.path] : [];
   const state = r.status || (r.errorCode ? 'unanswerable' : 'asked');
   if (path.at(-1) !== state) path.push(state);
   return path.slice(-5);
@@ -66,13 +66,13 @@ const progress = (r) => el('td', { className: 'progress' }, ...r.path.map((state
   el('span', { className: n === r.path.length - 1 ? 'now ' + state : '' }, state)));
 
 const ended = (r) => r.status === 'success' || r.status === 'error';
-const took = (r) => span((ended(r) ? Date.parse(r.changed) : Date.now()) - Date.parse(r.arrived));
+const took = (r) => r.arrived && span((ended(r) ? Date.parse(r.changed) : Date.now()) - Date.parse(r.arrived));
 
 const rowOf = (r) => {
   const open = el('button', { className: 'link', title: 'What became of ' + r.requestId }, short(r.requestId));
   open.dataset.key = keyOf(r);
   open.addEventListener('click', () => showRequest(r));
-  return el('tr', {}, cell(clock(r.arrived)), cell(r.action), cell(r.userId), progress(r), cell(String(r.attempts || ''), 'number'),
+  return el('tr', {}, cell(r.arrived && clock(r.arrived)), cell(r.action), cell(r.userId), progress(r), cell(String(r.attempts || ''), 'number'),
     cell(took(r), 'number'), cell(r.errorCode), el('td', {}, open));
 };
 
