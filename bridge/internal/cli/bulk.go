@@ -12,6 +12,8 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/spf13/cobra"
 
+	"tebraproxy/bridge/internal/inspect"
+	"tebraproxy/pkg/policy"
 	"tebraproxy/pkg/tebra"
 )
 
@@ -57,6 +59,7 @@ func (a *app) sendBulk(cmd *cobra.Command, o sendOptions) (err error) {
 		make:    func(l bulkLine) (tebra.Request, error) { return a.bulkRequest(o, l, target) },
 		waiting: map[string]*bulkRequest{}, print: a.newPrinter(), bar: a.newBar(total), start: a.now(),
 		byCode: map[tebra.ErrorCode]int{}, news: a.now(),
+		why: a.newWaiting(inspect.New(rdb, target.keys, policy.Default())),
 	}
 	if _, err := source.r.Seek(0, 0); err != nil {
 		return fmt.Errorf("reading the file of requests: %w", err)
@@ -142,6 +145,7 @@ type bulk struct {
 	doubt   bool                    // some of the unsent may be there: a reply was lost
 	news    time.Time               // when anything was last heard
 	told    bool                    // that Redis fails was told
+	why     waiting
 
 	sent, success int
 	byCode        map[tebra.ErrorCode]int
@@ -184,6 +188,9 @@ func (b *bulk) exchange(ctx context.Context) error {
 		}
 		if err := b.step(ctx); err != nil {
 			return err
+		}
+		if len(b.waiting) > 0 {
+			b.why.look(ctx, b.bar.end)
 		}
 		b.bar.set(b.done(), b.note())
 	}
@@ -306,6 +313,7 @@ func (b *bulk) arrived(entries map[string]string) {
 			continue
 		}
 		b.news = b.app.now()
+		b.why.since = b.news
 		b.sent++
 		r.entry = entry
 		if !b.options.noWait {
@@ -336,6 +344,7 @@ func (b *bulk) take(ctx context.Context) error {
 			}
 			b.news = b.app.now()
 			if u.State.Terminal() {
+				b.why.since = b.news
 				delete(b.waiting, r.ID)
 				if err := b.answered(r, u, entry.ID); err != nil {
 					return err

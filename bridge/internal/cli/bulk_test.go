@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"tebraproxy/pkg/breaker"
 	"tebraproxy/pkg/peertest"
 	"tebraproxy/pkg/tebra"
 )
@@ -191,6 +192,22 @@ func TestManyWithoutNewsEnd(t *testing.T) {
 	c.expect(t, got, exitNoAnswer, "no answer in time: nothing was heard for 500ms of 1 requests")
 	if !strings.Contains(c.stdout.String(), "no answer yet") || !strings.Contains(c.stdout.String(), "later.jsonl") {
 		t.Errorf("stdout = %s, want the request without an answer, and where it is", c.stdout.String())
+	}
+}
+
+// TestManySayOnceWhatTheyWaitFor while nothing is answered.
+func TestManySayOnceWhatTheyWaitFor(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	s.bridge()
+	if _, err := breaker.New(s.rdb, s.keys, breaker.Config{MinFailures: 1}).Record(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	path := file(t, `{"action":"health"}`, `{"action":"health"}`)
+	c := &command{args: bulkArgs(s.server, path, "--timeout", "7s")} // time for two looks
+	c.expect(t, c.run(t, t.Context()), exitNoAnswer, "waiting: the breaker has been open for 3s: the API fails as a whole, and requests wait in Redis\n")
+	if n := strings.Count(c.stderr.String(), "waiting: "); n != 1 {
+		t.Errorf("said %d times what they wait for, want once:\n%s", n, c.stderr.String())
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tebraproxy/bridge/internal/compare"
+	"tebraproxy/bridge/internal/inspect"
 	"tebraproxy/pkg/php"
 	"tebraproxy/pkg/policy"
 	"tebraproxy/pkg/tebra"
@@ -117,7 +118,10 @@ func (a *app) compare(cmd *cobra.Command, o compareOptions, args []string) error
 	defer api.Close()
 	rdb := redis.NewClient(target.redis)
 	defer func() { _ = rdb.Close() }() // everything that matters was answered before
-	c := &comparing{app: a, cmd: cmd, api: api, rdb: rdb, keys: target.keys, options: o}
+	c := &comparing{
+		app: a, cmd: cmd, api: api, rdb: rdb, keys: target.keys, options: o, bar: a.newBar(len(requests)),
+		why: a.newWaiting(inspect.New(rdb, target.keys, around.policy)),
+	}
 	return c.run(ctx, requests)
 }
 
@@ -189,6 +193,8 @@ type comparing struct {
 	rdb     *redis.Client
 	keys    tebra.Keys
 	options compareOptions
+	bar     *bar
+	why     waiting
 }
 
 // side is what came of a request on one of the two ways.
@@ -219,7 +225,6 @@ type comparison struct {
 }
 
 func (c *comparing) run(ctx context.Context, requests []tebra.Request) error {
-	progress := c.app.newBar(len(requests))
 	var done []comparison
 	var err error
 	for _, request := range requests {
@@ -228,9 +233,9 @@ func (c *comparing) run(ctx context.Context, requests []tebra.Request) error {
 			break
 		}
 		done = append(done, one)
-		progress.set(len(done), "")
+		c.bar.set(len(done), "")
 	}
-	progress.end()
+	c.bar.end()
 	p := c.app.newPrinter()
 	if recorded := c.record(done); recorded != nil {
 		return errors.Join(err, recorded)
@@ -277,6 +282,7 @@ func (c *comparing) directly(ctx context.Context, request tebra.Request) side {
 func (c *comparing) throughStreams(ctx context.Context, request tebra.Request) (side, error) {
 	f := &follower{
 		rdb: c.rdb, keys: c.keys, request: request, seen: func(tebra.StatusUpdate) {},
+		idle:    func(ctx context.Context) { c.why.look(ctx, c.bar.end) },
 		trouble: func(err error) { c.app.note("Redis can't be read: %v; trying again", err) },
 	}
 	bounded, cancel := context.WithTimeout(ctx, putTimeout)
@@ -285,6 +291,7 @@ func (c *comparing) throughStreams(ctx context.Context, request tebra.Request) (
 		return side{}, fmt.Errorf("%w; is Redis running there, and may this user read it?", err)
 	}
 	began := c.app.now()
+	c.why.since = began
 	if err := c.rdb.XAdd(bounded, &redis.XAddArgs{Stream: c.keys.Requests(), Values: entryFields(request)}).Err(); err != nil {
 		return side{}, fmt.Errorf("adding the request to %s: %w", c.keys.Requests(), err)
 	}

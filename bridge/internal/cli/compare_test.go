@@ -72,6 +72,14 @@ func unhurried(text string) string {
 	return tookJSON.ReplaceAllString(text, `"${1}Ms":N`)
 }
 
+// TestCompareSaysWhatAnAnswerWaitsFor.
+func TestCompareSaysWhatAnAnswerWaitsFor(t *testing.T) {
+	t.Parallel()
+	w := newTwoWays(t, func(*fakePipeline, tebra.Request) {})
+	c := w.compare("getProviders", "--timeout", "4s")
+	c.expect(t, c.run(t, t.Context()), exitFailed, "waiting: no bridge lives (never heard of): requests wait unread\n")
+}
+
 func TestCompareShowsWhereAnswersDiffer(t *testing.T) {
 	t.Parallel()
 	other := func(data string) string { return strings.ReplaceAll(data, "Testa", secretText) }

@@ -84,6 +84,8 @@ type bar struct {
 	total int
 	now   func() time.Time
 	last  time.Time // when it was drawn
+	done  int
+	moved time.Time // when more were done
 
 	older, newer progress // what it looks back to: at least paceSpan ago, once there is that much
 }
@@ -102,12 +104,15 @@ const paceSpan = 5 * time.Second
 // must call [bar.end].
 func (a *app) newBar(total int) *bar {
 	start := progress{at: a.now()}
-	return &bar{live: a.newLive(a.stderr), style: a.styleFor(a.stderr), total: total, now: a.now, older: start, newer: start}
+	return &bar{live: a.newLive(a.stderr), style: a.styleFor(a.stderr), total: total, now: a.now, moved: start.at, older: start, newer: start}
 }
 
 // set shows how many are done, and a note beside.
 func (b *bar) set(done int, note string) {
 	now := b.now()
+	if done > b.done {
+		b.done, b.moved = done, now
+	}
 	if b.live == nil || (now.Sub(b.last) < drawEvery && done < b.total) {
 		return
 	}
@@ -128,14 +133,14 @@ func (b *bar) set(done int, note string) {
 }
 
 // rest is how much longer it takes if it goes on as it did lately, 0 if that can't
-// be told.
+// be told: nobody knows it while nothing moves.
 func (b *bar) rest(done int) time.Duration {
 	now := b.now()
 	if now.Sub(b.newer.at) >= paceSpan {
 		b.older, b.newer = b.newer, progress{now, done}
 	}
 	passed, n := now.Sub(b.older.at), done-b.older.done
-	if n <= 0 || passed < time.Second {
+	if n <= 0 || passed < time.Second || now.Sub(b.moved) >= silence {
 		return 0
 	}
 	return passed * time.Duration(b.total-done) / time.Duration(n)

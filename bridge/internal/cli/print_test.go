@@ -81,6 +81,37 @@ func TestABarIsForTerminalsOnly(t *testing.T) {
 	}
 }
 
+// TestABarGuessesNoEndWhileNothingMoves: it would only rise.
+func TestABarGuessesNoEndWhileNothingMoves(t *testing.T) {
+	t.Parallel()
+	var b bytes.Buffer
+	at := time.Now()
+	a := &app{
+		stderr: &b, env: environment{"NO_COLOR": "1"}, now: func() time.Time { return at },
+		isTerminal:   func(io.Writer) bool { return true },
+		terminalSize: func(io.Writer) (int, int) { return 80, 24 },
+	}
+	bar := a.newBar(60)
+	for _, step := range []struct {
+		after time.Duration
+		done  int
+		want  string
+	}{
+		{2 * time.Second, 1, "1 of 60, 1m58s left\n"},
+		{silence - time.Second, 1, " left\n"},
+		{time.Second, 1, "1 of 60\n"},
+		{time.Minute, 1, "1 of 60\n"},
+		{time.Second, 31, " left\n"},
+	} {
+		at = at.Add(step.after)
+		b.Reset()
+		bar.set(step.done, "")
+		if !strings.HasSuffix(b.String(), step.want) {
+			t.Errorf("bar %v after the one before = %q, want it to end in %q", step.after, b.String(), step.want)
+		}
+	}
+}
+
 func TestAMomentIsHowLongAgoOrATime(t *testing.T) {
 	t.Parallel()
 	zone := time.FixedZone("somewhere", 2*60*60)
