@@ -458,13 +458,11 @@ func (b *Bridge) seatAll(ctx context.Context, admissions []*admission) error {
 	for _, p := range admissions {
 		for i, it := range p.items {
 			it.seated = p.Seatings[i] == stream.Seated
-			switch p.Seatings[i] {
-			case stream.Waits:
+			if p.Seatings[i] == stream.Waits {
 				b.lanes.justParked(p.Lane)
-			case stream.Lost:
-				lost++
 			}
 		}
+		lost += p.Lost()
 		if _, exact := b.lanes.window(p.Lane); !exact {
 			b.lanes.sawRoom(p.Lane, p.Used)
 		}

@@ -199,13 +199,7 @@ func (b *Bridge) parkGroup(ctx context.Context, g *lotGroup) error {
 	if err := b.stream.Admit(ctx, b.consumer, b.clock.now(), []*stream.Admission{&p}); err != nil {
 		return err
 	}
-	lost := 0
-	for _, seating := range p.Seatings {
-		if seating == stream.Lost {
-			lost++
-		}
-	}
-	b.sayLost(lost)
+	b.sayLost(p.Lost())
 	b.lanes.justParked(g.lane)
 	return nil
 }

@@ -105,27 +105,6 @@ func TestQueuesTogetherAreBounded(t *testing.T) {
 	}
 }
 
-// afterFirst does something once the first command of a client was answered.
-type afterFirst struct {
-	do func()
-}
-
-func (h *afterFirst) DialHook(next redis.DialHook) redis.DialHook { return next }
-func (h *afterFirst) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return next
-}
-
-func (h *afterFirst) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
-	return func(ctx context.Context, cmd redis.Cmder) error {
-		err := next(ctx, cmd)
-		if do := h.do; do != nil && err == nil {
-			h.do = nil
-			do()
-		}
-		return err
-	}
-}
-
 // TestNoAnswerOvertakesItsStatus that is written while the reader is between the two
 // streams: a call that has its answer is told of no state any more.
 func TestNoAnswerOvertakesItsStatus(t *testing.T) {
@@ -138,10 +117,10 @@ func TestNoAnswerOvertakesItsStatus(t *testing.T) {
 	if _, err := h.behind(t.Context()); err != nil { // Redis knows the script from now on
 		t.Fatal(err)
 	}
-	reader.AddHook(&afterFirst{do: func() {
+	reader.AddHook(peertest.AfterFirst(func() {
 		f.say("alice", "r1")
 		f.answer("alice", "r1", "1")
-	}})
+	}))
 	told := map[string]bool{}
 	for len(told) < 2 {
 		events, err := h.behind(t.Context())

@@ -1,13 +1,13 @@
 package ledger
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"testing"
 
 	"github.com/redis/go-redis/v9"
 
+	"tebraproxy/pkg/peertest"
 	"tebraproxy/pkg/tebra"
 )
 
@@ -79,35 +79,12 @@ func TestTheEpochIsSetOncePerLifeOfRedis(t *testing.T) {
 	})
 }
 
-// afterFirst calls do after the first command.
-type afterFirst struct {
-	do   func()
-	done bool
-}
-
-func (h *afterFirst) DialHook(next redis.DialHook) redis.DialHook { return next }
-
-func (h *afterFirst) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return next
-}
-
-func (h *afterFirst) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
-	return func(ctx context.Context, cmd redis.Cmder) error {
-		err := next(ctx, cmd)
-		if !h.done && err == nil {
-			h.done = true
-			h.do()
-		}
-		return err
-	}
-}
-
 func TestAdmitNoticesARedisThatLostItsDataMidway(t *testing.T) {
 	t.Parallel()
 	onEveryRedis(t, func(t *testing.T, f *fixture) {
 		other := redis.NewClient(f.rdb.Options())
 		defer other.Close()
-		f.rdb.AddHook(&afterFirst{do: func() { f.must(other.FlushAll(t.Context()).Err()) }})
+		f.rdb.AddHook(peertest.AfterFirst(func() { f.must(other.FlushAll(t.Context()).Err()) }))
 		_, _, err := f.l.Admit(t.Context(), make([]Admission, batch+1))
 		wantError(t, "Admit()", err, ErrEpochChanged)
 	})

@@ -352,6 +352,16 @@ func (p *Admission) read(cmd *redis.Cmd) error {
 	return nil
 }
 
+// Lost returns how many of the seats are no longer in the consumer's hand.
+func (p *Admission) Lost() (n int) {
+	for _, seating := range p.Seatings {
+		if seating == Lost {
+			n++
+		}
+	}
+	return n
+}
+
 // AckOwn takes entries out of consumer's hand for good, and leaves those alone that
 // are in another's. It costs Redis several times what [Stream.Ack] does. It may be
 // repeated. At most 1,000 entries a call.

@@ -128,15 +128,18 @@ func (s *schedule) breakPart(p *peertest.Process, what string, down time.Duratio
 		s.check(p.Stop())
 	case freeze:
 		s.check(p.Pause())
-		time.Sleep(down) // this is the fault
+		lasts(down)
 		s.check(p.Resume())
 		s.note("%s goes on", p.Name())
 		return
 	}
-	time.Sleep(down)
+	lasts(down)
 	s.check(p.Start(context.Background()))
 	s.note("%s runs again", p.Name())
 }
+
+// lasts is a fault's time, in which nothing is waited for.
+func lasts(down time.Duration) { time.Sleep(down) }
 
 func (s *schedule) check(err error) {
 	if err != nil {
@@ -153,12 +156,12 @@ func (s *schedule) breakRedis(what string, down time.Duration) {
 		s.fleet.Redis.Stop()
 	case freeze:
 		s.fleet.Redis.Pause()
-		time.Sleep(down)
+		lasts(down)
 		s.fleet.Redis.Resume()
 		s.note("redis goes on")
 		return
 	}
-	time.Sleep(down)
+	lasts(down)
 	s.fleet.Redis.Start()
 	s.note("redis runs again")
 }
@@ -168,7 +171,7 @@ func (s *schedule) breakRedis(what string, down time.Duration) {
 func (s *schedule) outage(down time.Duration) {
 	s.note("the API is down for %v", down)
 	s.check(s.fleet.API.Kill())
-	time.Sleep(down)
+	lasts(down)
 	s.check(s.fleet.API.Start(context.Background()))
 	s.note("the API is back")
 }

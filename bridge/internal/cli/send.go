@@ -24,10 +24,6 @@ const (
 	// putTimeout bounds all that is done with Redis until the request is on the
 	// stream.
 	putTimeout = 10 * time.Second
-	// silence is how long nothing may be heard of a request before people are told
-	// what it may be waiting for, and whyTimeout bounds finding that out.
-	silence    = 3 * time.Second
-	whyTimeout = 2 * time.Second
 )
 
 const sendHelp = `Put a request on the requests stream, show what becomes of it, and print the
@@ -240,14 +236,9 @@ func (s *sending) idle(ctx context.Context) {
 	if s.why != "" || s.report.elapsed()-s.heard < silence {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, whyTimeout)
-	defer cancel()
 	s.why = s.stage()
-	// That it can't be found out is no trouble: what was seen is told then.
-	if standing, err := inspect.New(s.rdb, s.keys, policy.Default()).Status(ctx, 0, nil); err == nil {
-		if concerns := standing.Concerns(); len(concerns) > 0 {
-			s.why = concerns[0].What
-		}
+	if found := causes(ctx, inspect.New(s.rdb, s.keys, policy.Default())); len(found) > 0 {
+		s.why = found[0].What
 	}
 	s.report.waiting(s.why)
 }

@@ -7,6 +7,25 @@ import (
 	"tebraproxy/bridge/internal/inspect"
 )
 
+const (
+	// silence is how long nothing may be heard of a request before people are told
+	// what it may be waiting for, and whyTimeout bounds finding that out.
+	silence    = 3 * time.Second
+	whyTimeout = 2 * time.Second
+)
+
+// causes returns what requests may be waiting for. It is nothing where that can't be
+// found out: whoever sends is told of a Redis that fails already.
+func causes(ctx context.Context, i *inspect.Inspector) []inspect.Concern {
+	ctx, cancel := context.WithTimeout(ctx, whyTimeout)
+	defer cancel()
+	standing, err := i.Status(ctx, 0, nil)
+	if err != nil {
+		return nil
+	}
+	return standing.Concerns()
+}
+
 // waiting tells people what their requests may be waiting for, once for each cause.
 // It is for one goroutine.
 type waiting struct {
@@ -26,14 +45,9 @@ func (w *waiting) look(ctx context.Context, before func()) {
 	if w.app.now().Sub(w.since) < silence {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, whyTimeout)
-	defer cancel()
-	standing, err := w.inspector.Status(ctx, 0, nil)
+	found := causes(ctx, w.inspector)
 	w.since = w.app.now()
-	if err != nil { // who sends is told of a Redis that fails already
-		return
-	}
-	for _, c := range standing.Concerns() {
+	for _, c := range found {
 		if w.told[c.Do] {
 			continue
 		}

@@ -51,7 +51,7 @@ func Run(ctx context.Context, opts Options, stdout io.Writer) error {
 	defer func() {
 		_ = Remove(path, p.Info) // the next run replaces it
 		if noOther == nil && alive(other.PID) {
-			_ = restore(path, other) // it is found with --redis else
+			_ = restore(path, other) // without, it is found with --redis only
 		}
 	}()
 	if opts.JSON {
